@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HOST:PORT, as people write it. */
+#ifndef KVX_BENCH_ADDRESS_H
+#define KVX_BENCH_ADDRESS_H
+
+#include <stddef.h>
+
+/* The host without port and brackets. Returns 0 or -1 (kvx_failure_text()). */
+int kvx_address_host(const char *text, char *host, size_t size);
+
+/* A connected socket. -1: kvx_failure_text(). */
+int kvx_address_connect(const char *text);
+
+/* A listening socket. is_network_allowed: also beyond loopback. -1: kvx_failure_text(). */
+int kvx_address_listen(const char *text, int is_network_allowed);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The options of an engine: one table. X(field, kind, default, low, high or choices, help).
+ * It makes the struct, the parser, the environment's names, kvx_option_describe() and
+ * docs/options.md.
+ */
+#ifndef KVX_BASE_OPTIONS_H
+#define KVX_BASE_OPTIONS_H
+
+#include "base/log.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define KVX_OPTION_TEXT_MAX 255u
+
+/* TEXT(name, default, help)  CHOICE(name, default, choices, help)  FLAG(name, default, help)
+ * NUMBER(name, default, low, high, help)  BYTES(name, default, low, high, help) */
+#define KVX_OPTION_TABLE(TEXT, CHOICE, NUMBER, BYTES, FLAG)                                      \
+	TEXT(name, "", "name of the engine in logs and errors; empty: host name and process id") \
+	CHOICE(progress, "thread", "thread|caller",                                              \
+	       "who drives the engine: its own thread, or calls of kvx_engine_progress()")       \
+	TEXT(transports, "auto",                                                                 \
+	     "transports to use, best first, as \"shm,tcp\"; auto: all that work")               \
+	TEXT(listen, "127.0.0.1:0",                                                              \
+	     "HOST:PORT that tcp listens on, IPv6 in brackets; port 0: a free one")              \
+	TEXT(advertise, "", "host that tickets name for tcp; needed where listen is a wildcard") \
+	FLAG(unauthenticated_network, false,                                                     \
+	     "lets tcp listen beyond loopback although peers are not authenticated")             \
+	NUMBER(connect_timeout_ms, 2000, 10, 600000, "longest time for a connection to be made") \
+	NUMBER(heartbeat_ms, 1000, 10, 60000,                                                    \
+	       "time between heartbeats; a peer silent for two is lost")                         \
+	NUMBER(spin_us, 50, 0, 1000000,                                                          \
+	       "how long the engine's thread looks for more work before it sleeps")              \
+	NUMBER(watch_us, 20, 1, 100000,                                                          \
+	       "time between looks at ready words while nothing else runs")                      \
+	BYTES(unit_bytes, 1048576, 4096, 1073741824,                                             \
+	      "size a layer's units aim at; a layer has at most 64")                             \
+	NUMBER(tcp_connections, 2, 1, 16, "data connections to each peer")                       \
+	BYTES(tcp_buffer, 0, 0, 1073741824, "socket buffers of tcp; 0: the system's choice")     \
+	FLAG(loop_copy, true, "loop moves the bytes; off: only counts, to measure the engine")
+
+struct kvx_options {
+#define KVX_TEXT_FIELD(field, initial, help) char field[KVX_OPTION_TEXT_MAX + 1];
+#define KVX_CHOICE_FIELD(field, initial, choices, help) char field[KVX_OPTION_TEXT_MAX + 1];
+#define KVX_NUMBER_FIELD(field, initial, low, high, help) uint64_t field;
+#define KVX_FLAG_FIELD(field, initial, help) bool field;
+	KVX_OPTION_TABLE(KVX_TEXT_FIELD, KVX_CHOICE_FIELD, KVX_NUMBER_FIELD, KVX_NUMBER_FIELD,
+			 KVX_FLAG_FIELD)
+	struct kvx_log log;
+	char shown[KVX_OPTION_TEXT_MAX + 1]; /* what kvx_options_get() returned last */
+};
+
+#endif

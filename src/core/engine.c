@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/engine.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "core/grant.h"
+#include "core/peer.h"
+#include "core/pool.h"
+#include "core/region.h"
+#include "core/stream.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* --- opening --- */
+
+static int name_engine(struct kvx_engine *engine)
+{
+	char host[128] = "";
+
+	if (strlen(engine->options.name) > KVX_NAME_MAX)
+		return kvx_fail(KVX_E_INVALID, "engine: its name is longer than %u characters",
+				KVX_NAME_MAX);
+	gethostname(host, sizeof(host) - 1);
+	if (engine->options.name[0])
+		strcpy(engine->name, engine->options.name);
+	else
+		snprintf(engine->name, sizeof(engine->name), "%.40s-%d", host, (int)getpid());
+	for (const char *c = engine->name; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			return kvx_fail(KVX_E_INVALID, "engine: its name has a control character");
+	do {
+		if (getrandom(&engine->incarnation, sizeof(engine->incarnation), 0) !=
+		    sizeof(engine->incarnation))
+			return kvx_fail(KVX_E_SYSTEM, "engine: getrandom gives no random bytes");
+	} while (!engine->incarnation);
+	return 0;
+}
+
+static int open_transport(struct kvx_engine *engine, const struct kvx_transport_ops *ops)
+{
+	struct kvx_engine_transport *transport = &engine->transports[engine->transport_count];
+	int error = ops->open(&engine->context, &transport->instance);
+
+	if (error)
+		return error;
+	transport->ops = ops;
+	engine->transport_count++;
+	return 0;
+}
+
+/* All that work; one that cannot work on this machine is left out, with a line in the log. */
+static int open_all_transports(struct kvx_engine *engine)
+{
+	for (size_t i = 0; kvx_transports[i]; i++) {
+		int error = open_transport(engine, kvx_transports[i]);
+		if (error == KVX_E_UNSUPPORTED)
+			kvx_log_write(&engine->options.log, KVX_LOG_INFO,
+				      "transport %s: left out: %s", kvx_transports[i]->name,
+				      kvx_error_text());
+		else if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int fail_no_transport(const char *name)
+{
+	char known[128] = "auto for all";
+
+	for (size_t i = 0; kvx_transports[i]; i++) {
+		size_t length = strlen(known);
+		snprintf(known + length, sizeof(known) - length, ", %s", kvx_transports[i]->name);
+	}
+	return kvx_fail(KVX_E_UNSUPPORTED,
+			"engine: no transport \"%s\" in this build; option transports takes %s",
+			name, known);
+}
+
+static int open_listed_transports(struct kvx_engine *engine)
+{
+	char list[KVX_OPTION_TEXT_MAX + 1], *rest = list, *name;
+
+	strcpy(list, engine->options.transports);
+	while ((name = strsep(&rest, ","))) {
+		const struct kvx_transport_ops *ops = kvx_transport_find(name);
+		if (!ops)
+			return fail_no_transport(name);
+		for (uint32_t i = 0; i < engine->transport_count; i++)
+			if (engine->transports[i].ops == ops)
+				return kvx_fail(KVX_E_INVALID,
+						"engine: transport %s is named twice", name);
+		int error = open_transport(engine, ops);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static void close_transports(struct kvx_engine *engine)
+{
+	while (engine->transport_count) {
+		struct kvx_engine_transport *last = &engine->transports[--engine->transport_count];
+		last->ops->close(last->instance);
+	}
+}
+
+static int open_transports(struct kvx_engine *engine)
+{
+	int error = strcmp(engine->options.transports, "auto") == 0
+			    ? open_all_transports(engine)
+			    : open_listed_transports(engine);
+
+	if (!error && !engine->transport_count)
+		error = kvx_fail(KVX_E_UNSUPPORTED, "engine: no transport works on this machine");
+	if (error)
+		close_transports(engine);
+	return error;
+}
+
+static int write_address(struct kvx_engine *engine)
+{
+	size_t room = (size_t)engine->transport_count * (KVX_ADDRESS_MAX + 32), length = 0;
+
+	engine->address = calloc(1, room + 1);
+	if (!engine->address)
+		return kvx_fail(KVX_E_MEMORY, "engine: out of memory");
+	for (uint32_t i = 0; i < engine->transport_count; i++) {
+		struct kvx_engine_transport *transport = &engine->transports[i];
+		length += (size_t)snprintf(engine->address + length, room - length, "%s%s:%s",
+					   i ? "," : "", transport->ops->name,
+					   transport->ops->address(transport->instance));
+	}
+	return 0;
+}
+
+static void init_lists(struct kvx_engine *engine)
+{
+	kvx_list_init(&engine->regions);
+	kvx_list_init(&engine->pools);
+	kvx_list_init(&engine->grants);
+	kvx_list_init(&engine->streams);
+	kvx_list_init(&engine->peers);
+	kvx_list_init(&engine->watched);
+	kvx_list_init(&engine->reporting);
+	for (uint32_t slot = 0; slot < KVX_GRANTS_MAX; slot++)
+		engine->free_slots[slot] = (uint16_t)slot;
+	engine->free_count = KVX_GRANTS_MAX;
+}
+
+static int start_thread(struct kvx_engine *engine)
+{
+	sigset_t all, old;
+
+	/* The application's signals are for its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int error = pthread_create(&engine->thread, NULL, kvx_worker_run, engine);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (error)
+		return kvx_fail(KVX_E_SYSTEM, "engine: cannot start its thread: %s",
+				strerror(error));
+	pthread_setname_np(engine->thread, "kvxfer");
+	return 0;
+}
+
+static int open_engine(struct kvx_engine *engine)
+{
+	int error = name_engine(engine);
+
+	if (error)
+		return error;
+	pthread_mutex_init(&engine->lock, NULL);
+	kvx_event_init(&engine->acknowledged);
+	init_lists(engine);
+	error = kvx_poller_init(&engine->poller);
+	if (error)
+		goto fail_poller;
+	error = kvx_waker_init(&engine->waker, &engine->poller);
+	if (error)
+		goto fail_waker;
+	engine->context = (struct kvx_transport_context){
+		.sink = &kvx_engine_sink,
+		.engine = engine,
+		.poller = &engine->poller,
+		.waker = &engine->waker,
+		.log = &engine->options.log,
+		.options = &engine->options,
+		.incarnation = engine->incarnation,
+	};
+	error = open_transports(engine);
+	if (error)
+		goto fail_transports;
+	error = write_address(engine);
+	if (error)
+		goto fail_address;
+	engine->now_ns = engine->tick_ns = kvx_now_ns();
+	engine->threaded = strcmp(engine->options.progress, "thread") == 0;
+	error = engine->threaded ? start_thread(engine) : 0;
+	if (error)
+		goto fail_thread;
+	return 0;
+
+fail_thread:
+	free(engine->address);
+fail_address:
+	close_transports(engine);
+fail_transports:
+	kvx_waker_finish(&engine->waker, &engine->poller);
+fail_waker:
+	kvx_poller_finish(&engine->poller);
+fail_poller:
+	kvx_event_finish(&engine->acknowledged);
+	pthread_mutex_destroy(&engine->lock);
+	return error;
+}
+
+int kvx_engine_open(const struct kvx_options *options, struct kvx_engine **engine)
+{
+	struct kvx_options *own = NULL;
+	int error = 0;
+
+	if (!engine)
+		return kvx_fail(KVX_E_INVALID, "engine: NULL argument");
+	if (!options)
+		error = kvx_options_new(&own);
+	if (error)
+		return error;
+	struct kvx_engine *made = calloc(1, sizeof(*made));
+	if (!made) {
+		kvx_options_free(own);
+		return kvx_fail(KVX_E_MEMORY, "engine: out of memory");
+	}
+	made->options = options ? *options : *own;
+	kvx_options_free(own);
+	error = open_engine(made);
+	if (error) {
+		free(made);
+		return error;
+	}
+	kvx_log_write(&made->options.log, KVX_LOG_INFO, "engine %s (%016llx): open at %s",
+		      made->name, (unsigned long long)made->incarnation, made->address);
+	*engine = made;
+	return 0;
+}
+
+/* --- closing --- */
+
+static void free_streams(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &engine->streams) {
+		struct kvx_stream *stream = kvx_container_of(entry, struct kvx_stream, entry);
+		kvx_stream_end(stream, KVX_E_CANCELLED, "stream: the sender closed its engine",
+			       true);
+		kvx_stream_free(stream);
+	}
+}
+
+static void free_grants(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &engine->grants) {
+		struct kvx_grant *grant = kvx_container_of(entry, struct kvx_grant, entry);
+		kvx_grant_end(grant, KVX_E_REVOKED, "grant: the receiver closed its engine");
+		kvx_grant_free(grant);
+	}
+}
+
+static void free_memory(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &engine->pools)
+		kvx_pool_free(kvx_container_of(entry, struct kvx_pool, entry));
+	kvx_list_for_each (entry, next, &engine->regions)
+		kvx_region_free(kvx_container_of(entry, struct kvx_region, entry));
+}
+
+void kvx_engine_close(struct kvx_engine *engine)
+{
+	if (!engine)
+		return;
+	atomic_store(&engine->stopping, true);
+	kvx_waker_wake(&engine->waker);
+	if (engine->threaded)
+		pthread_join(engine->thread, NULL);
+	/* From here on this thread is the worker. What was submitted last still counts. */
+	engine->now_ns = kvx_now_ns();
+	kvx_submissions_take(&engine->submissions);
+	free_streams(engine);
+	free_grants(engine);
+	kvx_peers_finish(engine);
+	close_transports(engine);
+	free_memory(engine);
+	kvx_waker_finish(&engine->waker, &engine->poller);
+	kvx_poller_finish(&engine->poller);
+	kvx_timers_finish(&engine->timers);
+	kvx_event_finish(&engine->acknowledged);
+	pthread_mutex_destroy(&engine->lock);
+	free(engine->stream_table);
+	free(engine->address);
+	free(engine);
+}
+
+/* --- looking --- */
+
+const char *kvx_engine_name(const struct kvx_engine *engine)
+{
+	return engine->name;
+}
+
+uint64_t kvx_engine_incarnation(const struct kvx_engine *engine)
+{
+	return engine->incarnation;
+}
+
+const char *kvx_engine_address(const struct kvx_engine *engine)
+{
+	return engine->address;
+}
+
+void kvx_engine_stats(const struct kvx_engine *engine, struct kvx_stats *stats)
+{
+	const uint64_t *from = (const uint64_t *)&engine->stats;
+	uint64_t *to = (uint64_t *)stats;
+
+	_Static_assert(sizeof(*stats) % sizeof(uint64_t) == 0, "nothing but 64-bit figures");
+	for (size_t i = 0; i < sizeof(*stats) / sizeof(uint64_t); i++)
+		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+/* --- progress and waiting --- */
+
+int kvx_engine_progress(struct kvx_engine *engine)
+{
+	if (engine->threaded)
+		return kvx_fail(
+			KVX_E_INVALID,
+			"engine %s has its own thread; open it with progress=caller to drive it",
+			engine->name);
+	kvx_waker_disarm(&engine->waker);
+	int done = kvx_worker_step(engine);
+	/* From here on kvx_engine_fd() tells of what comes next. */
+	return done ? done : kvx_worker_arm(engine);
+}
+
+int kvx_engine_fd(const struct kvx_engine *engine)
+{
+	return engine->threaded ? -1 : engine->poller.fd;
+}
+
+int kvx_engine_timeout_ms(const struct kvx_engine *engine)
+{
+	/* A wait, revoke or close has driven it since the last kvx_engine_progress(): its
+	 * descriptor tells of nothing until the next. */
+	if (!atomic_load_explicit(&engine->waker.sleeping, memory_order_relaxed))
+		return 0;
+	return (int)((kvx_worker_nap_ns(engine) + KVX_NS_PER_MS - 1) / KVX_NS_PER_MS);
+}
+
+void kvx_engine_submit(struct kvx_engine *engine, struct kvx_submission *submission,
+		       uint32_t wanted)
+{
+	kvx_submit(&engine->submissions, submission, wanted);
+	kvx_waker_wake(&engine->waker);
+}
+
+void kvx_engine_request(struct kvx_engine *engine, struct kvx_submission *submission,
+			uint32_t wanted, _Atomic bool *done)
+{
+	kvx_engine_submit(engine, submission, wanted);
+	for (;;) {
+		uint32_t seen = kvx_event_sequence(&engine->acknowledged);
+		if (atomic_load_explicit(done, memory_order_acquire))
+			return;
+		kvx_engine_wait(engine, &engine->acknowledged, seen, kvx_now_ns() + KVX_NS_PER_S);
+	}
+}
+
+void kvx_engine_acknowledge(struct kvx_engine *engine, _Atomic bool *done)
+{
+	atomic_store_explicit(done, true, memory_order_release);
+	kvx_event_notify(&engine->acknowledged);
+}
+
+void kvx_engine_wait(struct kvx_engine *engine, struct kvx_event *event, uint32_t seen,
+		     int64_t deadline_ns)
+{
+	if (engine->threaded)
+		kvx_event_wait(event, seen, deadline_ns);
+	else if (!kvx_worker_step(engine))
+		kvx_worker_sleep(engine, deadline_ns);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine: what all of the core shares. Who owns what is said at each group of fields. */
+#ifndef KVX_CORE_ENGINE_H
+#define KVX_CORE_ENGINE_H
+
+#include "base/event.h"
+#include "base/list.h"
+#include "base/submission.h"
+#include "base/timer.h"
+#include "core/transfer.h"
+#include "transport.h"
+
+#include <kvxfer/kvxfer.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define KVX_TRANSPORTS_MAX 8u
+#define KVX_STREAMS_MAX 65536u /* open at once in one engine */
+#define KVX_PEERS_MAX 4096u    /* that connected to one engine */
+
+struct kvx_engine_transport {
+	const struct kvx_transport_ops *ops;
+	struct kvx_transport *instance;
+};
+
+struct kvx_engine {
+	/* Set when it opens, constant afterwards. */
+	struct kvx_options options;
+	char name[KVX_NAME_MAX + 1];
+	uint64_t incarnation;
+	char *address;
+	bool threaded; /* has its own thread */
+	struct kvx_transport_context context;
+	struct kvx_engine_transport transports[KVX_TRANSPORTS_MAX];
+	uint32_t transport_count;
+
+	/* Any thread. */
+	struct kvx_submissions submissions;
+	struct kvx_waker waker;
+	struct kvx_event acknowledged; /* a submission that somebody waits for was done */
+	_Atomic bool stopping;
+	_Atomic(struct kvx_grant *)
+		slots[KVX_GRANTS_MAX]; /* set by the opener, cleared by the worker */
+
+	/* Under lock, which is held for a few instructions only, never over a transport. */
+	pthread_mutex_t lock;
+	struct kvx_list regions, pools, grants, streams;
+	uint32_t region_count; /* ever made */
+	uint32_t generations[KVX_GRANTS_MAX];
+	uint16_t free_slots[KVX_GRANTS_MAX]; /* a queue, so that a slot rests longest before its
+						reuse */
+	uint32_t free_first, free_count;
+
+	/* The worker's. */
+	pthread_t thread;
+	struct kvx_poller poller;
+	struct kvx_timers timers;
+	struct kvx_list peers;     /* all, in both directions */
+	uint32_t incoming_count;   /* of them */
+	struct kvx_list watched;   /* streams whose ready word is looked at */
+	struct kvx_list reporting; /* grants with whole layers that their sender was not told of */
+	struct kvx_stream **stream_table; /* by the low bits of a stream's id */
+	uint32_t stream_table_size;
+	uint64_t stream_sequence;
+	uint32_t steps_unpolled; /* since descriptors were looked at */
+	int64_t now_ns;          /* when the step under way began */
+	int64_t tick_ns;         /* when heartbeats were looked at last */
+	struct kvx_stats stats;  /* written by the worker alone, with kvx_count() */
+};
+
+/* Single writer, so no locked instruction is needed; readers see each figure whole. */
+#define kvx_count(engine, field, amount) \
+	__atomic_store_n(&(engine)->stats.field, (engine)->stats.field + (amount), __ATOMIC_RELAXED)
+
+/* Any thread: hands the submission to the worker and wakes it. */
+void kvx_engine_submit(struct kvx_engine *engine, struct kvx_submission *submission,
+		       uint32_t wanted);
+
+/* Any thread: the same, and returns when the worker has set *done. The worker never blocks, so this
+ * takes a step of its, not more. Where the caller drives the engine, it drives it. */
+void kvx_engine_request(struct kvx_engine *engine, struct kvx_submission *submission,
+			uint32_t wanted, _Atomic bool *done);
+
+/* The worker: ends a kvx_engine_request(). The object may be freed from here on. */
+void kvx_engine_acknowledge(struct kvx_engine *engine, _Atomic bool *done);
+
+/* Waits for the event until the deadline, or drives the engine if nobody else does. May return
+ * early. */
+void kvx_engine_wait(struct kvx_engine *engine, struct kvx_event *event, uint32_t seen,
+		     int64_t deadline_ns);
+
+/* worker.c: one step: everything that can be done now. Returns how much it was. */
+int kvx_worker_step(struct kvx_engine *engine);
+
+/* Announces that the worker sleeps, then looks for work once more: true: there is some. What comes
+ * later makes the poller ready. */
+bool kvx_worker_arm(struct kvx_engine *engine);
+
+/* How long it may sleep at most. */
+int64_t kvx_worker_nap_ns(const struct kvx_engine *engine);
+
+/* Sleeps until there is work, or the deadline, or for the longest nap. */
+void kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns);
+
+/* The body of the engine's thread. */
+void *kvx_worker_run(void *context);
+
+#endif

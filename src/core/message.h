@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What engines say to each other beside the bytes. docs/protocol.md describes the encoding. */
+#ifndef KVX_CORE_MESSAGE_H
+#define KVX_CORE_MESSAGE_H
+
+#include "transport.h"
+
+#include <kvxfer/kvxfer.h>
+
+#define KVX_PROTOCOL_VERSION 1u
+
+enum kvx_message_type {
+	KVX_MESSAGE_HELLO =
+		1,        /* both ways, first: version, incarnation, heartbeat_ms, text: name */
+	KVX_MESSAGE_OPEN, /* sender: stream, slot, generation, key, count, units, hash, geometry */
+	KVX_MESSAGE_ACCEPT, /* receiver: stream, hash */
+	KVX_MESSAGE_REFUSE, /* receiver: stream, code, text */
+	KVX_MESSAGE_WHOLE,  /* receiver: stream, first, count: these layers are whole */
+	KVX_MESSAGE_REVOKE, /* receiver: stream, code, text: the grant has ended */
+	KVX_MESSAGE_CANCEL, /* sender: slot, generation, text: the stream has ended */
+	KVX_MESSAGE_PING,   /* both ways: still here */
+	KVX_MESSAGE_BYE,    /* both ways, last: text: why the engine closes the link */
+};
+
+struct kvx_message {
+	enum kvx_message_type type;
+	uint32_t version;
+	uint64_t incarnation;
+	uint32_t heartbeat_ms;
+	uint64_t stream;
+	uint32_t slot, generation;
+	uint64_t key;
+	uint32_t first, count, units;
+	uint64_t hash;
+	struct kvx_geometry geometry;
+	int code;
+	char text[KVX_ERROR_TEXT_MAX + 1];
+};
+
+/* bytes: KVX_MESSAGE_MAX of room. Returns the length. Texts that do not fit are cut. */
+uint32_t kvx_message_encode(const struct kvx_message *message, uint8_t *bytes);
+
+/* KVX_E_PROTOCOL unless every byte is as it must be. */
+int kvx_message_decode(struct kvx_message *message, const void *bytes, uint32_t length);
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/peer.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "core/grant.h"
+#include "core/stream.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void take(struct kvx_submission *submission, uint32_t wanted);
+static void handshake_expired(struct kvx_timer *timer);
+
+struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
+{
+	struct kvx_peer *peer = calloc(1, sizeof(*peer));
+
+	if (!peer)
+		return NULL;
+	peer->engine = engine;
+	peer->outgoing = outgoing;
+	peer->submission.take = take;
+	peer->handshake.expired = handshake_expired;
+	peer->info.transport = "";
+	pthread_mutex_init(&peer->mutex, NULL);
+	kvx_event_init(&peer->event);
+	kvx_list_init(&peer->entry);
+	kvx_list_init(&peer->streams);
+	kvx_list_init(&peer->active);
+	kvx_list_init(&peer->grants);
+	return peer;
+}
+
+void kvx_peer_free(struct kvx_peer *peer)
+{
+	pthread_mutex_destroy(&peer->mutex);
+	kvx_event_finish(&peer->event);
+	free(peer->address);
+	free(peer);
+}
+
+/* What a transport says, with its name in front; most of its texts begin with it already. */
+static void name_transport(const char *transport, const char *said, char *text, size_t size)
+{
+	size_t length = strlen(transport);
+	bool named = strncmp(said, transport, length) == 0 && !isalnum((unsigned char)said[length]);
+
+	snprintf(text, size, "%s%s%s", named ? "" : transport, named ? "" : ": ", said);
+}
+
+/* Adds why a transport was not chosen to the story that kvx_peer_info() tells. */
+void kvx_peer_tell_why_not(struct kvx_peer *peer, const char *transport, const char *said)
+{
+	char *why = peer->info.why, text[sizeof(peer->info.why)];
+	size_t length = strlen(why);
+
+	name_transport(transport, said, text, sizeof(text));
+	pthread_mutex_lock(&peer->mutex);
+	snprintf(why + length, sizeof(peer->info.why) - length, "%s%s", length ? "; " : "", text);
+	pthread_mutex_unlock(&peer->mutex);
+}
+
+/* The chosen one first, then those that were tried before it. */
+void kvx_peer_tell_why(struct kvx_peer *peer)
+{
+	char how[160], text[sizeof(how) + 32], before[sizeof(peer->info.why)];
+	const char *transport = peer->link->ops->name;
+
+	peer->link->ops->explain(peer->link, how, sizeof(how));
+	name_transport(transport, how, text, sizeof(text));
+	strcpy(before, peer->info.why);
+	pthread_mutex_lock(&peer->mutex);
+	peer->info.transport = transport;
+	snprintf(peer->info.why, sizeof(peer->info.why), "%s%s%.300s", text,
+		 before[0] ? "; tried before: " : "", before);
+	pthread_mutex_unlock(&peer->mutex);
+}
+
+void kvx_peer_set_state(struct kvx_peer *peer, enum kvx_peer_state state)
+{
+	pthread_mutex_lock(&peer->mutex);
+	peer->info.state = state;
+	pthread_mutex_unlock(&peer->mutex);
+	atomic_store_explicit(&peer->state, state, memory_order_release);
+	kvx_event_notify(&peer->event);
+}
+
+static void end_transfers(struct kvx_peer *peer, int code, const char *text)
+{
+	while (!kvx_list_empty(&peer->streams))
+		kvx_stream_end(kvx_container_of(peer->streams.next, struct kvx_stream, peer_entry),
+			       code, text, false);
+	while (!kvx_list_empty(&peer->grants))
+		kvx_grant_end(kvx_container_of(peer->grants.next, struct kvx_grant, peer_entry),
+			      code, text);
+}
+
+/* The peer is down for good: a later stream makes a new one. */
+void kvx_peer_end(struct kvx_peer *peer, int code, const char *text)
+{
+	kvx_timer_stop(&peer->engine->timers, &peer->handshake);
+	pthread_mutex_lock(&peer->mutex);
+	peer->code = code;
+	if (peer->info.why != text)
+		snprintf(peer->info.why, sizeof(peer->info.why), "%s", text);
+	peer->info.transport = "";
+	peer->info.rails = 0;
+	pthread_mutex_unlock(&peer->mutex);
+	peer->trying = false;
+	kvx_peer_set_state(peer, KVX_PEER_DOWN);
+	kvx_log_write(&peer->engine->options.log, KVX_LOG_INFO,
+		      "peer %s (%016" PRIx64 "): down: %s", peer->info.name, peer->info.incarnation,
+		      peer->info.why);
+	end_transfers(peer, code, peer->info.why);
+}
+
+void kvx_peer_say(struct kvx_peer *peer, const struct kvx_message *message)
+{
+	uint8_t bytes[KVX_MESSAGE_MAX];
+
+	if (!peer->link || peer->condemned)
+		return;
+	uint32_t length = kvx_message_encode(message, bytes);
+	peer->link->ops->message(peer->link, bytes, length);
+	peer->said_ns = peer->engine->now_ns;
+}
+
+static void handshake_expired(struct kvx_timer *timer)
+{
+	struct kvx_peer *peer = kvx_container_of(timer, struct kvx_peer, handshake);
+
+	kvx_peer_condemn(peer, KVX_E_UNREACHABLE, "connected, but the peer does not answer");
+}
+
+void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
+{
+	struct kvx_engine *engine = peer->engine;
+	char story[KVX_ERROR_TEXT_MAX + 1], said[KVX_ERROR_TEXT_MAX + 1];
+
+	if (peer->condemned)
+		return;
+	if (code == KVX_E_PROTOCOL)
+		kvx_count(engine, protocol_errors, 1);
+	if (peer->outgoing && !kvx_peer_is_up(peer)) {
+		peer->code = code;
+		kvx_peer_tell_why_not(peer, peer->link->ops->name, text);
+		peer->trying = true;
+	} else {
+		const char *name = peer->greeted ? peer->info.name : "that has not said its name";
+		name_transport(peer->link->ops->name, text, said, sizeof(said));
+		snprintf(story, sizeof(story), "peer %s (%016" PRIx64 "): %.300s", name,
+			 peer->info.incarnation, said);
+		if (peer->greeted)
+			kvx_count(engine, peers_lost, 1);
+		kvx_peer_end(peer, code, story);
+	}
+	peer->condemned = true;
+}
+
+/* --- the worker's step --- */
+
+/* We were stopped ourselves, so that silence says nothing about the peers. */
+static void forgive(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &engine->peers)
+		kvx_peer_heard(kvx_container_of(entry, struct kvx_peer, entry));
+}
+
+static int beat(struct kvx_peer *peer, int64_t heartbeat_ns)
+{
+	struct kvx_engine *engine = peer->engine;
+	int64_t silent_ns = engine->now_ns - peer->heard_ns;
+	char text[96];
+
+	if (!kvx_peer_is_up(peer) || peer->condemned)
+		return 0;
+	/* Looked at every quarter of a heartbeat: noticed before two are over. */
+	if (silent_ns > peer->silence_ns - peer->silence_ns / 8) {
+		snprintf(text, sizeof(text), "silent for %" PRId64 " ms, two of its heartbeats",
+			 silent_ns / KVX_NS_PER_MS);
+		kvx_peer_condemn(peer, KVX_E_PEER_LOST, text);
+		return 1;
+	}
+	if (engine->now_ns - peer->said_ns < heartbeat_ns / 2)
+		return 0;
+	kvx_peer_say(peer, &(struct kvx_message){.type = KVX_MESSAGE_PING});
+	return 1;
+}
+
+int kvx_peers_tick(struct kvx_engine *engine)
+{
+	int64_t heartbeat_ns = (int64_t)engine->options.heartbeat_ms * KVX_NS_PER_MS;
+	int64_t since_ns = engine->now_ns - engine->tick_ns;
+	struct kvx_list *entry, *next;
+	int done = 0;
+
+	if (since_ns < heartbeat_ns / 8)
+		return 0;
+	engine->tick_ns = engine->now_ns;
+	if (since_ns > heartbeat_ns) {
+		forgive(engine);
+		return 0;
+	}
+	kvx_list_for_each (entry, next, &engine->peers)
+		done += beat(kvx_container_of(entry, struct kvx_peer, entry), heartbeat_ns);
+	return done;
+}
+
+static void disconnect(struct kvx_peer *peer)
+{
+	if (peer->link)
+		peer->link->ops->disconnect(peer->link);
+	peer->link = NULL;
+	peer->condemned = false;
+	free(peer->rails);
+	free(peer->arrivals);
+	peer->rails = NULL;
+	peer->arrivals = NULL;
+}
+
+static void forget(struct kvx_peer *peer)
+{
+	kvx_timer_stop(&peer->engine->timers, &peer->handshake);
+	kvx_list_remove(&peer->entry);
+	peer->engine->incoming_count -= !peer->outgoing;
+	kvx_peer_free(peer);
+}
+
+int kvx_peers_reap(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+	int done = 0;
+
+	kvx_list_for_each (entry, next, &engine->peers) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+		if (peer->condemned) {
+			disconnect(peer);
+			done++;
+		}
+		if (peer->trying) {
+			kvx_peer_try_next(peer);
+			done++;
+		}
+		if (peer->state == KVX_PEER_DOWN && !peer->link && !peer->held)
+			forget(peer);
+	}
+	return done;
+}
+
+void kvx_peers_finish(struct kvx_engine *engine)
+{
+	struct kvx_message bye = {.type = KVX_MESSAGE_BYE};
+
+	snprintf(bye.text, sizeof(bye.text), "it closed its engine");
+	while (!kvx_list_empty(&engine->peers)) {
+		struct kvx_peer *peer =
+			kvx_container_of(engine->peers.next, struct kvx_peer, entry);
+		if (kvx_peer_is_up(peer))
+			kvx_peer_say(peer, &bye);
+		disconnect(peer);
+		forget(peer);
+	}
+}
+
+/* --- handles --- */
+
+static void take(struct kvx_submission *submission, uint32_t wanted)
+{
+	struct kvx_peer *peer = kvx_container_of(submission, struct kvx_peer, submission);
+	struct kvx_engine *engine = peer->engine;
+
+	if (wanted & KVX_PEER_START) {
+		peer->held = true;
+		peer->trying = true;
+		kvx_list_append(&engine->peers, &peer->entry);
+	}
+	if (wanted & KVX_PEER_RELEASE)
+		peer->held = false; /* freed when it is down */
+}
+
+int kvx_peer_wait(struct kvx_peer *peer, uint32_t timeout_ms)
+{
+	if (timeout_ms > KVX_TIMEOUT_MAX_MS)
+		return kvx_fail(KVX_E_INVALID, "peer: a time-out of %u ms is longer than %u",
+				timeout_ms, KVX_TIMEOUT_MAX_MS);
+	int64_t deadline_ns = kvx_now_ns() + timeout_ms * KVX_NS_PER_MS;
+	for (;;) {
+		uint32_t seen = kvx_event_sequence(&peer->event);
+		struct kvx_peer_info info;
+		switch (atomic_load_explicit(&peer->state, memory_order_acquire)) {
+		case KVX_PEER_UP:
+			return 0;
+		case KVX_PEER_DOWN:
+			kvx_peer_info(peer, &info);
+			return kvx_fail(peer->code, "%s", info.why);
+		default:
+			break;
+		}
+		if (kvx_now_ns() >= deadline_ns)
+			return kvx_fail(KVX_E_TIMEDOUT, "peer at %.200s: not up after %u ms",
+					peer->address, timeout_ms);
+		kvx_engine_wait(peer->engine, &peer->event, seen, deadline_ns);
+	}
+}
+
+void kvx_peer_info(const struct kvx_peer *peer, struct kvx_peer_info *info)
+{
+	struct kvx_peer *locked = (struct kvx_peer *)peer;
+
+	pthread_mutex_lock(&locked->mutex);
+	*info = peer->info;
+	pthread_mutex_unlock(&locked->mutex);
+}
+
+void kvx_peer_close(struct kvx_peer *peer)
+{
+	if (peer)
+		kvx_engine_submit(peer->engine, &peer->submission, KVX_PEER_RELEASE);
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A remote engine, reached over one link. Links are directed: this engine's streams go over the
+ * links that it made (outgoing), and its grants are fed over those that it accepted (incoming).
+ */
+#ifndef KVX_CORE_PEER_H
+#define KVX_CORE_PEER_H
+
+#include "core/engine.h"
+#include "core/message.h"
+#include "core/ticket.h"
+#include "plan/plan.h"
+
+enum { KVX_PEER_START = 1, KVX_PEER_RELEASE = 2 };
+
+/* The sending end of a rail: what it carries now. */
+struct kvx_rail {
+	bool up;
+	struct kvx_stream *stream; /* whose unit is under way, or NULL */
+	uint32_t layer, unit;
+	struct kvx_cursor cursor;
+};
+
+/* The receiving end of a rail: the unit under way, and where its next byte must begin. */
+struct kvx_rail_arrival {
+	struct kvx_unit unit;
+	uint64_t next;
+};
+
+/* Owner: the worker, but for what says otherwise. */
+struct kvx_peer {
+	struct kvx_engine *engine;
+	struct kvx_list entry; /* in engine->peers */
+	bool outgoing;
+
+	/* For the threads that hold a handle. */
+	struct kvx_submission submission;
+	_Atomic int state; /* enum kvx_peer_state; stored with release after info and code */
+	struct kvx_event event;
+	pthread_mutex_t mutex; /* of info */
+	struct kvx_peer_info info;
+	int code;  /* why it is down */
+	bool held; /* a handle exists */
+
+	char *address;     /* where to connect to: outgoing only */
+	uint64_t expected; /* incarnation that a ticket named; 0: any */
+	char expected_name[KVX_NAME_MAX + 1];
+	uint32_t next_transport; /* to try */
+
+	struct kvx_link *link; /* or NULL */
+	bool condemned;        /* the link is to be disconnected when the step ends */
+	bool trying;           /* no link: the next transport is to be tried when the step ends */
+	bool greeted;          /* the other side's HELLO has come */
+	struct kvx_timer handshake;
+	struct kvx_list streams, active; /* all; those with units to post */
+	struct kvx_list grants;
+	struct kvx_rail *rails;            /* outgoing: link->rails of them */
+	struct kvx_rail_arrival *arrivals; /* incoming: likewise */
+	struct kvx_unit refused;           /* last unit refused, so that it is counted once */
+	int64_t heard_ns, said_ns;
+	int64_t silence_ns; /* longer is lost */
+};
+
+extern const struct kvx_sink kvx_engine_sink;
+
+/* Not in the engine's list yet. NULL: no memory. */
+struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing);
+void kvx_peer_free(struct kvx_peer *peer);
+
+/* The peer is down for good, and whatever goes on over it ends: a later stream makes a new one. */
+void kvx_peer_end(struct kvx_peer *peer, int code, const char *text);
+
+/* For those who hold a handle. */
+void kvx_peer_set_state(struct kvx_peer *peer, enum kvx_peer_state state);
+
+/* What kvx_peer_info() tells: how the chosen transport works, and why those before it did not. */
+void kvx_peer_tell_why(struct kvx_peer *peer);
+void kvx_peer_tell_why_not(struct kvx_peer *peer, const char *transport, const char *said);
+
+/* connect.c: tries the transports of this engine, best first, until one begins to connect. */
+void kvx_peer_try_next(struct kvx_peer *peer);
+
+/* The link must be up, or the other side have greeted, within connect_timeout_ms from now. */
+void kvx_peer_arm_handshake(struct kvx_peer *peer);
+
+/* The peer's address leads to another incarnation than the ticket named. */
+void kvx_peer_end_restarted(struct kvx_peer *peer, uint64_t incarnation);
+
+/* The peer that a ticket's stream goes to: the living one of that incarnation, or a new one that
+ * begins to connect. KVX_E_MEMORY. */
+int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket,
+		 struct kvx_peer **peer);
+
+void kvx_peer_say(struct kvx_peer *peer, const struct kvx_message *message);
+
+static inline bool kvx_peer_is_up(const struct kvx_peer *peer)
+{
+	return atomic_load_explicit(&peer->state, memory_order_relaxed) == KVX_PEER_UP;
+}
+
+/* Ends the link and whatever goes on over it. While connecting: another transport is tried. */
+void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text);
+
+/* What was heard counts as a sign of life. */
+static inline void kvx_peer_heard(struct kvx_peer *peer)
+{
+	peer->heard_ns = peer->engine->now_ns;
+}
+
+/* The worker's step: heartbeats; links to disconnect, peers to free. Return how much was done. */
+int kvx_peers_tick(struct kvx_engine *engine);
+int kvx_peers_reap(struct kvx_engine *engine);
+
+/* The engine closes: says good-bye to all, disconnects and frees them. */
+void kvx_peers_finish(struct kvx_engine *engine);
+
+/* post.c: posts what rails take. Returns how many batches. */
+int kvx_peer_post(struct kvx_peer *peer);
+
+/* arrive.c: the sink's half of the data path. */
+int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_unit *unit,
+		      uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);
+void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
+			const struct kvx_unit *unit, uint64_t place, uint64_t bytes);
+
+#endif

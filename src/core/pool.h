@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KVX_CORE_POOL_H
+#define KVX_CORE_POOL_H
+
+#include "core/engine.h"
+#include "plan/plan.h"
+
+/* Constant after it opened, but for what is under the engine's lock or atomic. */
+struct kvx_pool {
+	struct kvx_engine *engine;
+	struct kvx_list entry;
+	struct kvx_geometry geometry;
+	struct kvx_source *sources;   /* [layer][plane] */
+	struct kvx_region **regions;  /* [layer][plane] */
+	struct kvx_region *allocated; /* closed with the pool, or NULL */
+	bool packed;                  /* all strides equal block_bytes */
+	uint32_t users;               /* open grants and streams; under the engine's lock */
+	_Atomic uint64_t *granted;    /* a bit for each block that an open grant holds */
+};
+
+static inline const struct kvx_source *kvx_pool_layer(const struct kvx_pool *pool, uint32_t layer)
+{
+	return pool->sources + (size_t)layer * pool->geometry.planes;
+}
+
+/* Checks a table: not empty, not too long, every block in range. */
+int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const uint32_t *blocks,
+			 uint32_t count);
+
+/* Marks the blocks as granted; fails, marking none, if one is repeated or granted already. */
+int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count);
+void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count);
+
+/* One more, or one fewer, that keeps the pool from being closed. */
+void kvx_pool_use(struct kvx_pool *pool, int change);
+
+/* Two geometries that a request can move between; else KVX_E_GEOMETRY with both in the text. */
+int kvx_geometry_match(const struct kvx_geometry *sender, const struct kvx_geometry *receiver);
+
+void kvx_pool_free(struct kvx_pool *pool);
+
+#endif

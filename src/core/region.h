@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KVX_CORE_REGION_H
+#define KVX_CORE_REGION_H
+
+#include "core/engine.h"
+
+/* Owner: whoever registered it; `pools` is under the engine's lock. */
+struct kvx_region {
+	struct kvx_engine *engine;
+	struct kvx_list entry;
+	struct kvx_memory memory;
+	bool allocated; /* the memory is ours to free */
+	uint32_t pools; /* that lie over it */
+	struct kvx_submission submission;
+	_Atomic bool forgotten;
+};
+
+/* Frees a region that nothing uses, when the worker has ended or forgotten it. */
+void kvx_region_free(struct kvx_region *region);
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What transports report: links, rails and messages. Bytes are arrive.c's. */
+#include "base/clock.h"
+#include "base/error.h"
+#include "core/grant.h"
+#include "core/peer.h"
+#include "core/stream.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void say_hello(struct kvx_peer *peer)
+{
+	struct kvx_engine *engine = peer->engine;
+	struct kvx_message hello = {
+		.type = KVX_MESSAGE_HELLO,
+		.version = KVX_PROTOCOL_VERSION,
+		.incarnation = engine->incarnation,
+		.heartbeat_ms = (uint32_t)engine->options.heartbeat_ms,
+	};
+
+	strcpy(hello.text, engine->name);
+	kvx_peer_say(peer, &hello);
+}
+
+static bool allocate_rails(struct kvx_peer *peer)
+{
+	uint32_t rails = peer->link->rails;
+
+	pthread_mutex_lock(&peer->mutex);
+	peer->info.rails = rails;
+	pthread_mutex_unlock(&peer->mutex);
+	if (!peer->outgoing) {
+		peer->arrivals = calloc(rails, sizeof(*peer->arrivals));
+		return peer->arrivals != NULL;
+	}
+	peer->rails = calloc(rails, sizeof(*peer->rails));
+	for (uint32_t i = 0; peer->rails && i < rails; i++)
+		peer->rails[i].up = true;
+	return peer->rails != NULL;
+}
+
+static void link_up(void *engine, struct kvx_link *link)
+{
+	struct kvx_peer *peer = link->owner;
+
+	(void)engine;
+	if (peer->condemned)
+		return;
+	if (!allocate_rails(peer)) {
+		kvx_peer_condemn(peer, KVX_E_MEMORY, "out of memory");
+		return;
+	}
+	kvx_peer_arm_handshake(peer);
+	say_hello(peer);
+}
+
+static void link_accepted(void *context, struct kvx_link *link)
+{
+	struct kvx_engine *engine = context;
+	struct kvx_peer *peer = kvx_peer_new(engine, false);
+
+	link->owner = peer;
+	if (!peer) /* nothing to condemn; the other side gives up after its connect_timeout_ms */
+		return;
+	peer->link = link;
+	kvx_list_append(&engine->peers, &peer->entry);
+	engine->incoming_count++;
+	if (engine->incoming_count > KVX_PEERS_MAX || !allocate_rails(peer)) {
+		kvx_peer_condemn(peer, KVX_E_LIMIT, "no room for another peer");
+		return;
+	}
+	kvx_peer_arm_handshake(peer);
+	say_hello(peer);
+}
+
+static void link_down(void *engine, struct kvx_link *link, int code, const char *text)
+{
+	struct kvx_peer *peer = link->owner;
+
+	(void)engine;
+	if (peer)
+		kvx_peer_condemn(peer, code, text);
+}
+
+static void rail_changed(void *context, struct kvx_link *link, uint32_t index, bool up,
+			 const char *text)
+{
+	struct kvx_engine *engine = context;
+	struct kvx_peer *peer = link->owner;
+	struct kvx_list *entry, *next;
+
+	kvx_log_write(&engine->options.log, KVX_LOG_WARNING, "peer %s: rail %u over %s: %s: %s",
+		      peer->info.name, index, link->ops->name, up ? "up" : "down", text);
+	pthread_mutex_lock(&peer->mutex);
+	peer->info.rails += up ? 1 : UINT32_MAX;
+	pthread_mutex_unlock(&peer->mutex);
+	if (!up)
+		kvx_count(engine, rails_lost, 1);
+	if (!peer->rails || peer->condemned)
+		return;
+	peer->rails[index].up = up;
+	if (up)
+		return;
+	peer->rails[index].stream = NULL;
+	kvx_list_for_each (entry, next, &peer->streams)
+		kvx_stream_rail_lost(kvx_container_of(entry, struct kvx_stream, peer_entry), index);
+}
+
+/* --- messages --- */
+
+static void go_up(struct kvx_peer *peer)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_timer_stop(&peer->engine->timers, &peer->handshake);
+	kvx_peer_tell_why(peer);
+	kvx_peer_set_state(peer, KVX_PEER_UP);
+	kvx_log_write(&peer->engine->options.log, KVX_LOG_INFO, "peer %s (%016" PRIx64 "): up: %s",
+		      peer->info.name, peer->info.incarnation, peer->info.why);
+	kvx_list_for_each (entry, next, &peer->streams)
+		kvx_stream_present(kvx_container_of(entry, struct kvx_stream, peer_entry));
+}
+
+static void on_hello(struct kvx_peer *peer, const struct kvx_message *hello)
+{
+	char text[160];
+
+	if (hello->version != KVX_PROTOCOL_VERSION) {
+		snprintf(text, sizeof(text),
+			 "it speaks protocol version %u, this engine version %u; use "
+			 "the same kvxfer at both ends",
+			 hello->version, KVX_PROTOCOL_VERSION);
+		kvx_peer_condemn(peer, KVX_E_VERSION, text);
+		return;
+	}
+	if (peer->greeted || !hello->incarnation) {
+		kvx_peer_condemn(peer, KVX_E_PROTOCOL, "a greeting out of place");
+		return;
+	}
+	peer->greeted = true;
+	peer->silence_ns = 2 * (int64_t)hello->heartbeat_ms * KVX_NS_PER_MS;
+	pthread_mutex_lock(&peer->mutex);
+	strcpy(peer->info.name, hello->text);
+	peer->info.incarnation = hello->incarnation;
+	pthread_mutex_unlock(&peer->mutex);
+	if (peer->expected && peer->expected != hello->incarnation) {
+		kvx_peer_end_restarted(peer, hello->incarnation);
+		peer->condemned = true;
+		return;
+	}
+	go_up(peer);
+}
+
+static void on_open(struct kvx_peer *peer, const struct kvx_message *open)
+{
+	struct kvx_grant *grant = kvx_grant_find(peer->engine, open->slot, open->generation);
+	int error = grant ? kvx_grant_accept(grant, peer, open)
+			  : kvx_fail(KVX_E_REFUSED,
+				     "grant: slot %u generation %u is not open in %s (%016" PRIx64
+				     "); it was closed",
+				     open->slot, open->generation, peer->engine->name,
+				     peer->engine->incarnation);
+
+	if (!error)
+		return;
+	struct kvx_message refuse = {
+		.type = KVX_MESSAGE_REFUSE, .stream = open->stream, .code = error};
+	snprintf(refuse.text, sizeof(refuse.text), "%s", kvx_error_text());
+	kvx_peer_say(peer, &refuse);
+}
+
+static void on_cancel(struct kvx_peer *peer, const struct kvx_message *cancel)
+{
+	struct kvx_grant *grant = kvx_grant_find(peer->engine, cancel->slot, cancel->generation);
+	char text[KVX_ERROR_TEXT_MAX + 1];
+
+	if (!grant || grant->peer != peer)
+		return; /* it has ended in the meantime */
+	snprintf(text, sizeof(text), "peer %s: %.400s", peer->info.name, cancel->text);
+	kvx_grant_cancel(grant, text);
+}
+
+static void on_stream_message(struct kvx_peer *peer, const struct kvx_message *message)
+{
+	struct kvx_stream *stream = kvx_stream_find(peer->engine, peer, message->stream);
+	char text[KVX_ERROR_TEXT_MAX + 1];
+
+	if (!stream)
+		return; /* it has ended in the meantime */
+	switch (message->type) {
+	case KVX_MESSAGE_ACCEPT:
+		kvx_stream_accept(stream, message->hash);
+		break;
+	case KVX_MESSAGE_WHOLE:
+		kvx_stream_delivered(stream, message->first, message->count);
+		break;
+	default:
+		snprintf(text, sizeof(text), "peer %s: %.400s", peer->info.name, message->text);
+		kvx_stream_end(stream, message->code, text, false);
+	}
+}
+
+static void message_arrived(void *context, struct kvx_link *link, const void *bytes,
+			    uint32_t length)
+{
+	struct kvx_peer *peer = link->owner;
+	struct kvx_message message;
+
+	(void)context;
+	if (!peer || peer->condemned)
+		return;
+	kvx_peer_heard(peer);
+	if (kvx_message_decode(&message, bytes, length)) {
+		kvx_peer_condemn(peer, KVX_E_PROTOCOL, kvx_error_text());
+		return;
+	}
+	if (!peer->greeted && message.type != KVX_MESSAGE_HELLO) {
+		kvx_peer_condemn(peer, KVX_E_PROTOCOL, "it did not begin with a greeting");
+		return;
+	}
+	switch (message.type) {
+	case KVX_MESSAGE_HELLO:
+		on_hello(peer, &message);
+		break;
+	case KVX_MESSAGE_OPEN:
+	case KVX_MESSAGE_CANCEL:
+		if (peer->outgoing)
+			kvx_peer_condemn(peer, KVX_E_PROTOCOL,
+					 "a sender's message from a receiver");
+		else if (message.type == KVX_MESSAGE_OPEN)
+			on_open(peer, &message);
+		else
+			on_cancel(peer, &message);
+		break;
+	case KVX_MESSAGE_BYE:
+		kvx_peer_condemn(peer, KVX_E_PEER_LOST, message.text);
+		break;
+	case KVX_MESSAGE_PING:
+		break;
+	default:
+		on_stream_message(peer, &message);
+	}
+}
+
+static int place(void *engine, struct kvx_link *link, const struct kvx_unit *unit, uint64_t place,
+		 uint64_t bytes, struct iovec *iov, int iov_max)
+{
+	struct kvx_peer *peer = link->owner;
+
+	return peer && !peer->condemned && peer->arrivals
+		       ? kvx_arrival_place(engine, link, unit, place, bytes, iov, iov_max)
+		       : 0;
+}
+
+const struct kvx_sink kvx_engine_sink = {
+	.link_up = link_up,
+	.link_accepted = link_accepted,
+	.link_down = link_down,
+	.rail_changed = rail_changed,
+	.message = message_arrived,
+	.place = place,
+	.landed = kvx_arrival_landed,
+};

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A grant on its way to the sender. docs/protocol.md describes the bytes. */
+#ifndef KVX_CORE_TICKET_H
+#define KVX_CORE_TICKET_H
+
+#include <kvxfer/kvxfer.h>
+
+#include <stdbool.h>
+
+#define KVX_TICKET_VERSION 1u
+
+struct kvx_ticket {
+	uint64_t incarnation;
+	char name[KVX_NAME_MAX + 1];
+	uint32_t slot, generation;
+	uint64_t key; /* random; who presents it has seen the ticket */
+	uint32_t lease_ms;
+	int64_t expires_ms; /* wall clock of the receiver, for the error's text only */
+	struct kvx_geometry geometry;
+	bool packed;     /* neighbouring blocks are contiguous at the receiver */
+	char *address;   /* the receiver's kvx_engine_address(); owned by the ticket when decoded */
+	uint32_t count;  /* of the block table */
+	uint32_t *table; /* owned by the ticket when decoded */
+};
+
+/* *bytes and *size are the caller's to free. KVX_E_MEMORY. */
+int kvx_ticket_encode(const struct kvx_ticket *ticket, uint8_t **bytes, size_t *size);
+
+/* KVX_E_TICKET, KVX_E_VERSION, KVX_E_MEMORY; on success kvx_ticket_finish() frees what it owns. */
+int kvx_ticket_decode(struct kvx_ticket *ticket, const void *bytes, size_t size);
+void kvx_ticket_finish(struct kvx_ticket *ticket);
+
+#endif

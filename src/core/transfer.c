@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/transfer.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "core/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine, const char *what,
+		       uint32_t layers)
+{
+	*transfer = (struct kvx_transfer){.engine = engine, .what = what, .layers = layers};
+	kvx_event_init(&transfer->event);
+}
+
+void kvx_transfer_finish(struct kvx_transfer *transfer)
+{
+	kvx_event_finish(&transfer->event);
+	free(transfer->text);
+}
+
+void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)
+{
+	_Atomic uint64_t *word = &transfer->done[layer / 64];
+	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+	uint64_t new = old | UINT64_C(1) << (layer % 64);
+
+	if (old == new)
+		return;
+	atomic_store_explicit(word, new, memory_order_release);
+	uint32_t count = atomic_load_explicit(&transfer->done_count, memory_order_relaxed) + 1;
+	atomic_store_explicit(&transfer->done_count, count, memory_order_release);
+	if (count == transfer->layers)
+		atomic_store_explicit(&transfer->end, KVX_TRANSFER_COMPLETE, memory_order_release);
+	kvx_event_notify(&transfer->event);
+}
+
+bool kvx_transfer_fail(struct kvx_transfer *transfer, int code, const char *text)
+{
+	if (kvx_transfer_ended(transfer))
+		return false;
+	transfer->text = strdup(text); /* without memory the short text of the code has to do */
+	atomic_store_explicit(&transfer->end, code, memory_order_release);
+	kvx_event_notify(&transfer->event);
+	return true;
+}
+
+int kvx_transfer_poll(struct kvx_transfer *transfer, uint32_t layer)
+{
+	if (layer != KVX_ALL_LAYERS && layer >= transfer->layers)
+		return kvx_fail(KVX_E_INVALID, "%s: layer %u: there are %u", transfer->what, layer,
+				transfer->layers);
+	if (layer != KVX_ALL_LAYERS && kvx_transfer_layer_done(transfer, layer))
+		return 1;
+	int end = atomic_load_explicit(&transfer->end, memory_order_acquire);
+	if (end >= 0)
+		return end;
+	return kvx_fail(end, "%s", transfer->text ? transfer->text : kvx_strerror(end));
+}
+
+int kvx_transfer_wait(struct kvx_transfer *transfer, uint32_t layer, uint32_t timeout_ms)
+{
+	if (timeout_ms > KVX_TIMEOUT_MAX_MS)
+		return kvx_fail(KVX_E_INVALID, "%s: a time-out of %u ms is longer than %u",
+				transfer->what, timeout_ms, KVX_TIMEOUT_MAX_MS);
+	int64_t deadline_ns = kvx_now_ns() + timeout_ms * KVX_NS_PER_MS;
+	for (;;) {
+		uint32_t seen = kvx_event_sequence(&transfer->event);
+		int result = kvx_transfer_poll(transfer, layer);
+		if (result)
+			return result > 0 ? 0 : result;
+		if (kvx_now_ns() >= deadline_ns)
+			return kvx_fail(KVX_E_TIMEDOUT, "%s: %u of %u layers done after %u ms",
+					transfer->what, atomic_load(&transfer->done_count),
+					transfer->layers, timeout_ms);
+		kvx_engine_wait(transfer->engine, &transfer->event, seen, deadline_ns);
+	}
+}

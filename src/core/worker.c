@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine's loop. One thread at a time runs it: the engine's own, or the caller's. */
+#include "base/clock.h"
+#include "core/engine.h"
+#include "core/grant.h"
+#include "core/peer.h"
+#include "core/stream.h"
+
+#include <sys/prctl.h>
+
+/* Timers of transports and heartbeats are looked at this often at least. */
+#define NAP_NS (100 * KVX_NS_PER_MS)
+#define STEPS_UNPOLLED_MAX 8
+
+static int look_at_ready_words(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+	int told = 0;
+
+	kvx_list_for_each (entry, next, &engine->watched)
+		told += kvx_stream_look(kvx_container_of(entry, struct kvx_stream, watch_entry));
+	return told;
+}
+
+static int post_slices(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+	int posted = 0;
+
+	kvx_list_for_each (entry, next, &engine->peers) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+		if (peer->rails && !peer->condemned)
+			posted += kvx_peer_post(peer);
+	}
+	return posted;
+}
+
+/* Looking at descriptors is a system call: while shared memory keeps the engine busy, only now and
+ * then. */
+static int progress_transports(struct kvx_engine *engine)
+{
+	int done = 0;
+
+	for (uint32_t i = 0; i < engine->transport_count; i++)
+		done += engine->transports[i].ops->progress(engine->transports[i].instance,
+							    engine->now_ns);
+	if (done && ++engine->steps_unpolled < STEPS_UNPOLLED_MAX)
+		return done;
+	engine->steps_unpolled = 0;
+	return done + kvx_poller_run(&engine->poller, 0);
+}
+
+static int report_whole_layers(struct kvx_engine *engine)
+{
+	int reported = 0;
+
+	for (; !kvx_list_empty(&engine->reporting); reported++)
+		kvx_grant_report(
+			kvx_container_of(engine->reporting.next, struct kvx_grant, report_entry));
+	return reported;
+}
+
+int kvx_worker_step(struct kvx_engine *engine)
+{
+	int done = 0;
+
+	engine->now_ns = kvx_now_ns();
+	done += look_at_ready_words(engine);
+	done += kvx_submissions_take(&engine->submissions);
+	done += post_slices(engine);
+	done += progress_transports(engine);
+	done += report_whole_layers(engine);
+	done += kvx_timers_run(&engine->timers, engine->now_ns);
+	done += kvx_peers_tick(engine);
+	done += kvx_peers_reap(engine);
+	if (done)
+		kvx_count(engine, progress_ns, (uint64_t)(kvx_now_ns() - engine->now_ns));
+	return done;
+}
+
+bool kvx_worker_arm(struct kvx_engine *engine)
+{
+	bool work = false;
+
+	kvx_waker_arm(&engine->waker);
+	for (uint32_t i = 0; i < engine->transport_count; i++)
+		work |= engine->transports[i].ops->arm(engine->transports[i].instance);
+	return work || kvx_submissions_waiting(&engine->submissions) ||
+	       atomic_load(&engine->stopping);
+}
+
+int64_t kvx_worker_nap_ns(const struct kvx_engine *engine)
+{
+	int64_t nap_ns = kvx_timers_next_ns(&engine->timers) - kvx_now_ns();
+	int64_t heartbeat_ns = (int64_t)engine->options.heartbeat_ms * KVX_NS_PER_MS / 8;
+	int64_t watch_ns = (int64_t)engine->options.watch_us * KVX_NS_PER_US;
+
+	if (nap_ns > NAP_NS)
+		nap_ns = NAP_NS;
+	if (nap_ns > heartbeat_ns)
+		nap_ns = heartbeat_ns;
+	if (nap_ns > watch_ns && !kvx_list_empty(&engine->watched))
+		nap_ns = watch_ns;
+	return nap_ns < 0 ? 0 : nap_ns;
+}
+
+void kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns)
+{
+	if (!kvx_worker_arm(engine)) {
+		int64_t nap_ns = kvx_worker_nap_ns(engine), left_ns = deadline_ns - kvx_now_ns();
+		if (nap_ns > left_ns)
+			nap_ns = left_ns > 0 ? left_ns : 0;
+		kvx_poller_wait(&engine->poller, nap_ns);
+		engine->now_ns = kvx_now_ns(); /* what the callbacks see */
+		kvx_poller_dispatch(&engine->poller);
+	}
+	kvx_waker_disarm(&engine->waker);
+}
+
+void *kvx_worker_run(void *context)
+{
+	struct kvx_engine *engine = context;
+	int64_t spin_ns = (int64_t)engine->options.spin_us * KVX_NS_PER_US;
+	int64_t busy_ns = kvx_now_ns();
+
+	/* The default slack of 50 us would stretch the naps between looks at ready words. */
+	prctl(PR_SET_TIMERSLACK, 1000UL);
+	while (!atomic_load_explicit(&engine->stopping, memory_order_acquire)) {
+		if (kvx_worker_step(engine)) {
+			busy_ns = engine->now_ns;
+		} else if (engine->now_ns - busy_ns >= spin_ns) {
+			kvx_worker_sleep(engine, KVX_NEVER_NS);
+		} else {
+			kvx_cpu_relax();
+		}
+	}
+	return NULL;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/error.h"
+#include "base/map.h"
+#include "memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Since Linux 5.1; without it who gets the descriptor could map it writable. */
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* Says which limit stood in the way. */
+static int fail_alloc(const char *what, uint64_t bytes)
+{
+	bool descriptors = errno == EMFILE || errno == ENFILE;
+	const char *change = descriptors ? "; raise RLIMIT_NOFILE or fs.file-max"
+			     : errno == ENOMEM
+				     ? "; raise RLIMIT_AS, vm.max_map_count or vm.overcommit_memory"
+			     : errno == EFBIG ? "; raise RLIMIT_FSIZE"
+					      : "";
+
+	return kvx_fail(descriptors ? KVX_E_SYSTEM : KVX_E_MEMORY,
+			"memory: cannot allocate %llu bytes: %s: %s%s", (unsigned long long)bytes,
+			what, strerror(errno), change);
+}
+
+int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes)
+{
+	int error;
+
+	/* A size beyond what files can have would look negative to ftruncate(). */
+	if (bytes == 0 || bytes > INT64_MAX)
+		return kvx_fail(KVX_E_INVALID, "memory: cannot allocate %llu bytes",
+				(unsigned long long)bytes);
+
+	int fd = memfd_create("kvxfer-pool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return fail_alloc("memfd_create", bytes);
+	if (ftruncate(fd, (off_t)bytes) < 0) {
+		error = fail_alloc("ftruncate", bytes);
+		goto fail_file;
+	}
+	void *address = kvx_map_shared(fd, (size_t)bytes, PROT_READ | PROT_WRITE);
+	if (!address) {
+		error = fail_alloc("mmap", bytes);
+		goto fail_file;
+	}
+	if (fcntl(fd, F_ADD_SEALS,
+		  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
+		error = fail_alloc("F_ADD_SEALS", bytes);
+		goto fail_mapping;
+	}
+	/* Its pages now, not in the middle of the first request. Linux before 5.14 does without. */
+	if (madvise(address, (size_t)bytes, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
+		error = fail_alloc("MADV_POPULATE_WRITE", bytes);
+		goto fail_mapping;
+	}
+	memory->address = address;
+	memory->bytes = bytes;
+	memory->fd = fd;
+	return 0;
+
+fail_mapping:
+	munmap(address, (size_t)bytes);
+fail_file:
+	close(fd);
+	return error;
+}
+
+void kvx_memory_free(struct kvx_memory *memory)
+{
+	munmap(memory->address, (size_t)memory->bytes);
+	close(memory->fd);
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pools and tables of unusual shape and size. */
+#include "support/pair.h"
+
+static void run_shape(const struct way *way, struct kvx_geometry geometry)
+{
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, NULL);
+	pair_expect_works(&pair, 1);
+	pair_expect_works(&pair, 2);
+	pair_close(&pair);
+}
+
+EACH_WAY_TEST(as_many_layers_as_there_can_be)
+{
+	run_shape(way,
+		  (struct kvx_geometry){
+			  .layers = KVX_LAYERS_MAX, .planes = 2, .blocks = 6, .block_bytes = 512});
+}
+
+EACH_WAY_TEST(as_many_planes_as_there_can_be)
+{
+	run_shape(way, (struct kvx_geometry){.layers = 3,
+					     .planes = KVX_PLANES_MAX,
+					     .blocks = 33,
+					     .block_bytes = 1000});
+}
+
+EACH_WAY_TEST(the_smallest_pool)
+{
+	run_shape(way,
+		  (struct kvx_geometry){.layers = 1, .planes = 1, .blocks = 1, .block_bytes = 4});
+}
+
+EACH_WAY_TEST(blocks_of_one_latent_plane)
+{
+	run_shape(way, (struct kvx_geometry){
+			       .layers = 6, .planes = 1, .blocks = 64, .block_bytes = 1152 * 16});
+}
+
+EACH_WAY_TEST(blocks_larger_than_a_batch)
+{
+	run_shape(way,
+		  (struct kvx_geometry){
+			  .layers = 2, .planes = 2, .blocks = 2, .block_bytes = (5 << 20) + 4});
+}
+
+EACH_WAY_TEST(odd_sizes)
+{
+	run_shape(way, (struct kvx_geometry){
+			       .layers = 5, .planes = 3, .blocks = 67, .block_bytes = 4 * 1237});
+}
+
+/* What the two ends share is the request's geometry, not where blocks lie. */
+static void run_over(const struct way *way, uint64_t from_stride, uint64_t to_stride)
+{
+	const struct kvx_geometry geometry = {
+		.layers = 4, .planes = 2, .blocks = 40, .block_bytes = 3072};
+	struct pair pair;
+
+	pair_open_engines(&pair, way, NULL);
+	pair.geometry = geometry;
+	pair.from = from_stride ? pool_over_memory(pair.sender, &geometry, from_stride)
+				: pool_interleaved(pair.sender, &geometry);
+	pair.to = to_stride ? pool_over_memory(pair.receiver, &geometry, to_stride)
+			    : pool_interleaved(pair.receiver, &geometry);
+	pair_expect_works(&pair, 1);
+	pair_close(&pair);
+}
+
+EACH_WAY_TEST(packed_into_strided)
+{
+	run_over(way, 3072, 5000);
+}
+
+EACH_WAY_TEST(strided_into_interleaved)
+{
+	run_over(way, 4096, 0);
+}
+
+EACH_WAY_TEST(interleaved_into_packed)
+{
+	run_over(way, 0, 3072);
+}
+
+/* A sender whose pool has more blocks, or fewer, than the receiver's. */
+EACH_WAY_TEST(pools_of_unlike_size)
+{
+	const struct kvx_geometry
+		small = {.layers = 2, .planes = 2, .blocks = 10, .block_bytes = 512},
+		large = {.layers = 2, .planes = 2, .blocks = 1000, .block_bytes = 512};
+	const uint32_t from[] = {999, 0, 500}, to[] = {3, 9, 0};
+	struct kvx_pool *pool;
+	struct kvx_grant *grant;
+	struct kvx_stream *stream;
+	struct pair pair;
+	size_t bytes;
+
+	pair_open(&pair, way, &small, NULL);
+	expect_ok(kvx_pool_alloc(pair.sender, &large, &pool));
+	for (uint32_t layer = 0; layer < 2; layer++)
+		pattern_fill(pool, &large, 5, layer, from, 3);
+	expect_ok(kvx_grant_open(pair.to, to, 3, 10000, &grant));
+	const void *ticket = kvx_grant_ticket(grant, &bytes);
+	expect_ok(kvx_stream_open(pool, from, 3, ticket, bytes, &stream));
+	expect_ok(kvx_stream_layers_ready(stream, 0, 2));
+	expect_ok(wait_grant(&pair.drive, grant, KVX_ALL_LAYERS, PATIENCE_MS));
+	for (uint32_t layer = 0; layer < 2; layer++)
+		cr_assert_eq(pattern_wrong(pair.to, &small, 5, layer, to, 3), 0);
+	pair_close(&pair);
+}
+
+#define MILLION (1u << 20)
+
+static void run_million(const struct way *way, enum table kind)
+{
+	const struct kvx_geometry geometry = {
+		.layers = 1, .planes = 1, .blocks = MILLION, .block_bytes = 64};
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, NULL);
+	request_open(&request, &pair, 1, 0, MILLION, kind);
+	request_run(&request);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+EACH_TRANSPORT_TEST(a_million_blocks_in_order)
+{
+	run_million(way, TABLE_IDENTITY);
+}
+
+EACH_TRANSPORT_TEST(a_million_blocks_at_random)
+{
+	run_million(way, TABLE_RANDOM);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* 8. The receiver counts; nobody guesses. */
+#include "support/pair.h"
+#include "support/stranger.h"
+
+#include <string.h>
+
+static const struct kvx_geometry geometry = {
+	.layers = 4, .planes = 2, .blocks = 64, .block_bytes = 4096};
+
+static const char *const options[] = {"unit_bytes=65536", NULL};
+
+#define UNITS 8u /* 2 * 64 * 4096 / 65536 */
+
+static bool has_target(void *grant)
+{
+	uint32_t arrived, target;
+
+	expect_ok(kvx_grant_count(grant, 0, &arrived, &target));
+	return target > 0;
+}
+
+EACH_WAY_TEST(contract_8__targets_are_known_before_the_first_byte_moves)
+{
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	request_grant(&request, 60000);
+	cr_assert_not(has_target(request.grant), "nobody has presented the ticket");
+	request_stream(&request);
+	cr_assert(drive_until(&pair.drive, has_target, request.grant, PATIENCE_MS));
+	for (uint32_t layer = 0; layer < geometry.layers; layer++) {
+		uint32_t arrived, target;
+		expect_ok(kvx_grant_count(request.grant, layer, &arrived, &target));
+		cr_assert_eq(target, UNITS);
+		cr_assert_eq(arrived, 0);
+	}
+	cr_assert_eq(stats_of(pair.receiver).bytes_received, 0);
+	cr_assert_eq(stats_of(pair.sender).bytes_sent, 0);
+	request_run(&request);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+/* Arrivals never pass the target and never fall, whoever looks when. */
+EACH_WAY_TEST(contract_8__counters_only_grow_towards_their_target)
+{
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	request_open(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	expect_ok(kvx_stream_layers_ready(request.stream, 0, geometry.layers));
+	for (uint32_t last = 0, target = 0; !target || last < target;) {
+		uint32_t arrived;
+		expect_ok(kvx_grant_count(request.grant, geometry.layers - 1, &arrived, &target));
+		cr_assert(arrived >= last && arrived <= UNITS);
+		last = arrived;
+		drive_for(&pair.drive, 1);
+	}
+	request_expect_layer(&request, geometry.layers - 1);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+/* A sender whose OPEN differs in one respect from what the ticket asks for. */
+static void expect_open_refused(struct pair *pair, struct request *request,
+				const struct kvx_message *open, int code, const char *words)
+{
+	struct stranger stranger;
+
+	stranger_connect(&stranger, &pair->drive, pair->way->transport,
+			 kvx_engine_address(pair->receiver));
+	stranger_hello(&stranger);
+	stranger_say(&stranger, open);
+	cr_assert(stranger_listen(&stranger, &pair->drive, 1), "%s: no answer", words);
+	cr_assert_eq(stranger.heard.type, KVX_MESSAGE_REFUSE);
+	cr_assert_eq(stranger.heard.code, code, "%s: %s", kvx_error_name(stranger.heard.code),
+		     stranger.heard.text);
+	cr_assert(strstr(stranger.heard.text, words), "%s", stranger.heard.text);
+	cr_assert_eq(stranger.heard.stream, open->stream);
+	cr_assert_not(has_target(request->grant));
+	stranger_close(&stranger);
+}
+
+EACH_WAY_TEST(contract_8__another_plan_is_refused)
+{
+	struct request request;
+	struct kvx_message open;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	request_grant(&request, 60000);
+	struct kvx_ticket ticket = ticket_of(request.grant);
+	open = stranger_open_message(&ticket, 17, UNITS), open.hash ^= 1;
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "plan");
+	open = stranger_open_message(&ticket, 17, UNITS), open.units = 4;
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "plan");
+	ticket.table[3] ^= 1;
+	open = stranger_open_message(&ticket, 17, UNITS);
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "plan");
+	open = stranger_open_message(&ticket, 17, UNITS), open.units = 0;
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "0 units");
+	open = stranger_open_message(&ticket, 17, UNITS), open.units = KVX_UNITS_MAX + 1;
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "65 units");
+	open = stranger_open_message(&ticket, 17, UNITS), open.count--;
+	expect_open_refused(&pair, &request, &open, KVX_E_GEOMETRY, "63");
+	open = stranger_open_message(&ticket, 17, UNITS), open.geometry.layers++;
+	expect_open_refused(&pair, &request, &open, KVX_E_GEOMETRY, "5 layers");
+	open = stranger_open_message(&ticket, 17, UNITS), open.key ^= 1;
+	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "key");
+	open = stranger_open_message(&ticket, 17, UNITS), open.generation++;
+	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "not open");
+	open = stranger_open_message(&ticket, 17, UNITS), open.slot = UINT32_MAX;
+	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "not open");
+	kvx_ticket_finish(&ticket);
+	request_stream(&request); /* the right one still works */
+	request_run(&request);
+	request_close(&request);
+	pair_close(&pair);
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* 3. No endless wait. */
+#include "support/pair.h"
+
+#include <string.h>
+
+#define HEARTBEAT_MS 200
+/* What a busy machine may add to a time of the contract. */
+#define SLACK_MS 1500
+
+static const struct kvx_geometry geometry = {
+	.layers = 4, .planes = 2, .blocks = 16, .block_bytes = 4096};
+
+static const char *const options[] = {"heartbeat_ms=200", "connect_timeout_ms=500", NULL};
+
+static struct way other_way(const struct way *way)
+{
+	return (struct way){way->transport, !way->caller};
+}
+
+static void open_request(struct pair *pair, struct request *request, const struct way *way)
+{
+	pair_open(pair, way, &geometry, options);
+	request_open(request, pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	expect_ok(kvx_stream_layers_ready(request->stream, 0, 1));
+	request_expect_layer(request, 0);
+	expect_ok(wait_stream(&pair->drive, request->stream, 0, PATIENCE_MS));
+}
+
+static void close_request(struct pair *pair, struct request *request)
+{
+	request_close(request);
+	pair_close(pair);
+}
+
+EACH_WAY_TEST(contract_3__a_wait_ends_at_its_deadline)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	for (uint32_t timeout_ms = 0; timeout_ms <= 100; timeout_ms += 50) {
+		int64_t begin_ms = now_ms();
+		expect_fail(kvx_grant_wait(request.grant, 1, timeout_ms), KVX_E_TIMEDOUT, "grant",
+			    "1 of 4 layers");
+		expect_fail(kvx_stream_wait(request.stream, KVX_ALL_LAYERS, timeout_ms),
+			    KVX_E_TIMEDOUT, "stream", "1 of 4 layers");
+		int64_t took_ms = now_ms() - begin_ms;
+		cr_assert(took_ms >= 2 * (int64_t)timeout_ms - 2 &&
+				  took_ms < 2 * timeout_ms + SLACK_MS,
+			  "%d ms", (int)took_ms);
+	}
+	close_request(&pair, &request);
+}
+
+EACH_WAY_TEST(contract_3__a_timed_out_transfer_lives_on)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	expect_fail(kvx_grant_wait(request.grant, 1, 10), KVX_E_TIMEDOUT, "grant");
+	request_run(&request);
+	close_request(&pair, &request);
+}
+
+EACH_WAY_TEST(contract_3__a_cancel_ends_the_receivers_wait)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	kvx_stream_cancel(request.stream);
+	expect_fail(wait_grant(&pair.drive, request.grant, 1, PATIENCE_MS), KVX_E_CANCELLED,
+		    "sender", "cancelled");
+	expect_fail(wait_stream(&pair.drive, request.stream, 1, 0), KVX_E_CANCELLED, "cancelled");
+	cr_assert_eq(kvx_grant_poll(request.grant, 0), 1, "a whole layer stays whole");
+	close_request(&pair, &request);
+}
+
+EACH_WAY_TEST(contract_3__a_revoke_ends_the_senders_wait)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	expect_ok(kvx_grant_revoke(request.grant, 1000));
+	expect_fail(wait_stream(&pair.drive, request.stream, 1, PATIENCE_MS), KVX_E_REVOKED,
+		    "receiver", "revoked");
+	expect_fail(kvx_grant_wait(request.grant, 1, 0), KVX_E_REVOKED, "grant", "revoked");
+	close_request(&pair, &request);
+}
+
+EACH_WAY_TEST(contract_3__the_lease_ends_both_waits)
+{
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	int64_t begin_ms = now_ms();
+	request_grant(&request, 300);
+	request_stream(&request);
+	expect_ok(kvx_stream_layers_ready(request.stream, 0, 1));
+	expect_fail(wait_grant(&pair.drive, request.grant, KVX_ALL_LAYERS, PATIENCE_MS),
+		    KVX_E_LEASE, "grant", "300 ms");
+	expect_fail(wait_stream(&pair.drive, request.stream, KVX_ALL_LAYERS, PATIENCE_MS),
+		    KVX_E_LEASE, "lease", "300 ms");
+	int64_t took_ms = now_ms() - begin_ms;
+	cr_assert(took_ms >= 298 && took_ms < 300 + SLACK_MS, "%d ms", (int)took_ms);
+	close_request(&pair, &request);
+}
+
+EACH_WAY_TEST(contract_3__the_lease_ends_a_grant_that_nobody_uses)
+{
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	request_grant(&request, 50);
+	expect_fail(wait_grant(&pair.drive, request.grant, KVX_ALL_LAYERS, PATIENCE_MS),
+		    KVX_E_LEASE, "0 of 4 layers");
+	close_request(&pair, &request);
+}
+
+/* One engine has its thread, the other is driven by the test until it is "stopped". */
+static void open_mixed(struct pair *pair, struct request *request, const struct way *way)
+{
+	struct way other = other_way(way);
+
+	*pair = (struct pair){.way = way, .geometry = geometry};
+	pair->receiver = engine_open(&pair->drive, way, "receiver", options);
+	pair->sender = engine_open(&pair->drive, &other, "sender", options);
+	expect_ok(kvx_pool_alloc(pair->sender, &geometry, &pair->from));
+	expect_ok(kvx_pool_alloc(pair->receiver, &geometry, &pair->to));
+	request_open(request, pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	expect_ok(kvx_stream_layers_ready(request->stream, 0, 1));
+	request_expect_layer(request, 0);
+	expect_ok(wait_stream(&pair->drive, request->stream, 0, PATIENCE_MS));
+	drive_for(&pair->drive, HEARTBEAT_MS);
+}
+
+static void expect_two_heartbeats(int64_t begin_ms)
+{
+	int64_t took_ms = now_ms() - begin_ms;
+
+	cr_assert(took_ms >= HEARTBEAT_MS / 2 && took_ms <= 2 * HEARTBEAT_MS + SLACK_MS, "%d ms",
+		  (int)took_ms);
+}
+
+EACH_TRANSPORT_TEST(contract_3__a_silent_sender_is_lost_within_two_heartbeats)
+{
+	struct request request;
+	struct pair pair;
+
+	open_mixed(&pair, &request, way);
+	int64_t begin_ms = now_ms();
+	expect_fail(kvx_grant_wait(request.grant, KVX_ALL_LAYERS, PATIENCE_MS), KVX_E_PEER_LOST,
+		    "sender", "silent", "heartbeats");
+	expect_two_heartbeats(begin_ms);
+	close_request(&pair, &request);
+}
+
+EACH_TRANSPORT_TEST(contract_3__a_silent_receiver_is_lost_within_two_heartbeats)
+{
+	struct way driven = other_way(way);
+	struct request request;
+	struct pair pair;
+
+	open_mixed(&pair, &request, &driven);
+	int64_t begin_ms = now_ms();
+	expect_fail(kvx_stream_wait(request.stream, KVX_ALL_LAYERS, PATIENCE_MS), KVX_E_PEER_LOST,
+		    "receiver", "silent", "heartbeats");
+	expect_two_heartbeats(begin_ms);
+	close_request(&pair, &request);
+}
+
+/* Engines that have nothing to say to each other for many heartbeats are not lost. */
+EACH_WAY_TEST(contract_3__an_idle_peer_is_not_lost)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	drive_for(&pair.drive, 5 * HEARTBEAT_MS);
+	request_run(&request);
+	cr_assert_eq(stats_of(pair.receiver).peers_lost + stats_of(pair.sender).peers_lost, 0);
+	close_request(&pair, &request);
+}
+
+EACH_WAY_TEST(contract_3__a_closed_sender_ends_the_receivers_wait)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	engine_close(&pair.drive, pair.sender);
+	int64_t begin_ms = now_ms();
+	int result = wait_grant(&pair.drive, request.grant, KVX_ALL_LAYERS, PATIENCE_MS);
+	cr_assert(result == KVX_E_CANCELLED || result == KVX_E_PEER_LOST, "%s: %s",
+		  kvx_error_name(result), kvx_error_text());
+	cr_assert(strstr(kvx_error_text(), "closed its engine"), "%s", kvx_error_text());
+	cr_assert_lt(now_ms() - begin_ms, SLACK_MS);
+	kvx_grant_close(request.grant);
+	engine_close(&pair.drive, pair.receiver);
+}
+
+EACH_WAY_TEST(contract_3__a_closed_receiver_ends_the_senders_wait)
+{
+	struct request request;
+	struct pair pair;
+
+	open_request(&pair, &request, way);
+	engine_close(&pair.drive, pair.receiver);
+	int64_t begin_ms = now_ms();
+	int result = wait_stream(&pair.drive, request.stream, KVX_ALL_LAYERS, PATIENCE_MS);
+	cr_assert(result == KVX_E_REVOKED || result == KVX_E_PEER_LOST, "%s: %s",
+		  kvx_error_name(result), kvx_error_text());
+	cr_assert(strstr(kvx_error_text(), "closed its engine"), "%s", kvx_error_text());
+	cr_assert_lt(now_ms() - begin_ms, SLACK_MS);
+	kvx_stream_close(request.stream);
+	engine_close(&pair.drive, pair.sender);
+}
+
+/* The address and the ticket of an engine that is gone. */
+EACH_WAY_TEST(contract_3__nobody_there_is_unreachable)
+{
+	struct request request;
+	struct kvx_peer *peer;
+	struct pair pair;
+	char address[1024];
+	size_t bytes;
+
+	pair_open(&pair, way, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	request_grant(&request, 60000);
+	strcpy(address, kvx_engine_address(pair.receiver));
+	uint8_t ticket[1024];
+	const void *granted = kvx_grant_ticket(request.grant, &bytes);
+	cr_assert(bytes <= sizeof(ticket));
+	memcpy(ticket, granted, bytes);
+	engine_close(&pair.drive, pair.receiver);
+	expect_ok(kvx_stream_open(pair.from, request.from, request.count, ticket, bytes,
+				  &request.stream));
+	expect_ok(kvx_peer_connect(pair.sender, address, &peer));
+	expect_fail(wait_stream(&pair.drive, request.stream, 0, PATIENCE_MS), KVX_E_UNREACHABLE,
+		    way->transport);
+	expect_fail(wait_peer(&pair.drive, peer, PATIENCE_MS), KVX_E_UNREACHABLE, way->transport);
+	kvx_peer_close(peer);
+	kvx_stream_close(request.stream);
+	engine_close(&pair.drive, pair.sender);
+}
+
+/* It listens, but never answers: the engine is not driven from the start. */
+EACH_TRANSPORT_TEST(contract_3__a_peer_that_does_not_answer_is_unreachable)
+{
+	struct way driven = other_way(way);
+	struct drive none = {0}, stopped = {0};
+	struct kvx_engine *silent = engine_open(&stopped, &driven, "silent", options);
+	struct kvx_engine *engine = engine_open(&none, way, "caller", options);
+	struct kvx_peer *peer;
+
+	expect_ok(kvx_peer_connect(engine, kvx_engine_address(silent), &peer));
+	expect_fail(kvx_peer_wait(peer, 50), KVX_E_TIMEDOUT, "peer", "50 ms");
+	int64_t begin_ms = now_ms();
+	expect_fail(kvx_peer_wait(peer, PATIENCE_MS), KVX_E_UNREACHABLE, way->transport);
+	cr_assert_lt(now_ms() - begin_ms, 2 * 500 + SLACK_MS);
+	kvx_peer_close(peer);
+	engine_close(&none, engine);
+	engine_close(&stopped, silent);
+}
+
+EACH_TRANSPORT_TEST(contract_3__a_lost_peer_can_be_reached_again)
+{
+	struct request request;
+	struct pair pair;
+
+	open_mixed(&pair, &request, way);
+	int result = kvx_grant_wait(request.grant, KVX_ALL_LAYERS, PATIENCE_MS);
+	cr_assert_eq(result, KVX_E_PEER_LOST);
+	int ended = wait_stream(&pair.drive, request.stream, KVX_ALL_LAYERS, PATIENCE_MS);
+	cr_assert(ended < 0 && ended != KVX_E_TIMEDOUT, "%s", kvx_error_name(ended));
+	request_close(&request);
+	pair_expect_works(&pair, 2);
+	pair_close(&pair);
+}
+
+/* All bytes have left when the sender goes: the receiver learns both in one step, in any order. */
+EACH_WAY_TEST(contract_3__a_sender_that_goes_with_its_last_byte_leaves_nobody_waiting)
+{
+	struct request request;
+	struct pair pair;
+
+	for (uint64_t round = 0; round < 20; round++) {
+		pair_open(&pair, way, &geometry, options);
+		request_open(&request, &pair, round, 0, 1 + round % 2, TABLE_RANDOM);
+		uint32_t arrived, target = 0;
+		while (!target) {
+			drive_for(&pair.drive, 5);
+			expect_ok(kvx_grant_count(request.grant, 0, &arrived, &target));
+		}
+		drive_for(&pair.drive, 2);
+		expect_ok(kvx_stream_layers_ready(request.stream, 0, geometry.layers));
+		for (uint32_t step = 0; way->caller && step < 1 + round % 8; step++)
+			kvx_engine_progress(pair.sender);
+		engine_close(&pair.drive, pair.sender);
+		int result = wait_grant(&pair.drive, request.grant, KVX_ALL_LAYERS, PATIENCE_MS);
+		cr_assert(result == 0 || result == KVX_E_CANCELLED || result == KVX_E_PEER_LOST,
+			  "%s", kvx_error_name(result));
+		for (uint32_t layer = 0; layer < geometry.layers; layer++)
+			if (kvx_grant_poll(request.grant, layer) == 1)
+				request_expect_layer(&request, layer);
+		kvx_grant_close(request.grant);
+		engine_close(&pair.drive, pair.receiver);
+	}
+}

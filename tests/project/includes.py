@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The direction of dependencies: which folder may include what (docs/architecture.md)."""
+import re
+
+import tap
+import tree
+
+SEAM = "transports/transport.h"
+
+# Folder of the including file: what it may include besides its own folder and <kvxfer/...>.
+ALLOWED = {
+    "include": (),
+    "src/base": (),
+    "src/plan": ("src/base/",),
+    "src/memory": ("src/base/", SEAM),
+    "src/core": ("src/base/", "src/plan/", "src/memory/", SEAM),
+    "transports": ("src/base/",),
+    "bench": (),
+    "tools": (),
+    "examples": (),
+    "tests": ("src/", "transports/", "bench/"),
+}
+
+# Third-party headers live in one folder each, so that dropping one touches one folder.
+THIRD_PARTY = {
+    "xxhash.h": ("src/core", "src/plan"),
+    "jansson.h": ("bench",),
+    "criterion/": ("tests",),
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+def includes(path):
+    return INCLUDE.findall(path.read_text(encoding="utf-8"))
+
+
+def folder_of(name):
+    """The longest folder of the table that holds the file."""
+    return max((folder for folder in ALLOWED if name.startswith(folder + "/")), key=len)
+
+
+def is_own(name, target):
+    """A transport has its folder, the seam and what transports share beside it; src/core/grant.c
+    has src/core."""
+    if name.startswith("transports/"):
+        return "/" not in target.removeprefix("transports/") or (
+            target.startswith(name.rpartition("/")[0] + "/") and name.count("/") == 2
+        )
+    return target.startswith(folder_of(name) + "/")
+
+
+def resolve(path, text):
+    """The included file's name in the tree, as the compiler finds it."""
+    roots = (path.parent, tap.SOURCE / "src", tap.SOURCE / "transports", tap.SOURCE / "tests",
+             tap.SOURCE / "bench", tap.SOURCE)
+    for root in roots:
+        if (root / text).is_file():
+            return tree.name((root / text).resolve())
+    return None
+
+
+def finding(path, text):
+    name, target = tree.name(path), resolve(path, text)
+    if target is None:
+        return f'{name}: "{text}" is not in the tree'
+    if is_own(name, target) or target.startswith(ALLOWED[folder_of(name)]):
+        return None
+    return f"{name}: must not include {target}"
+
+
+@tap.case
+def dependencies_point_one_way():
+    found = (
+        finding(path, text)
+        for path in tree.code()
+        for kind, text in includes(path)
+        if kind == '"'
+    )
+    tap.expect(text for text in found if text)
+
+
+@tap.case
+def transports_do_not_know_each_other_nor_the_engine():
+    tap.expect(
+        f"{tree.name(path)}: {text}"
+        for path in tree.code()
+        if tree.name(path).startswith("transports/")
+        for kind, text in includes(path)
+        if text.startswith(("core/", "plan/"))
+    )
+
+
+@tap.case
+def programs_see_public_headers_alone():
+    tap.expect(
+        f"{tree.name(path)}: {text}"
+        for path in tree.code()
+        if tree.name(path).startswith(("bench/", "tools/", "examples/"))
+        for kind, text in includes(path)
+        if kind == '"' and "/" in text
+    )
+
+
+@tap.case
+def third_party_headers_stay_in_their_folder():
+    tap.expect(
+        f"{tree.name(path)}: <{text}>"
+        for path in tree.code()
+        for kind, text in includes(path)
+        for header, folders in THIRD_PARTY.items()
+        if kind == "<" and text.startswith(header)
+        and not tree.name(path).startswith(tuple(folder + "/" for folder in folders))
+    )
+
+
+tap.main()

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "support/stranger.h"
+
+#include "base/clock.h"
+#include "plan/plan.h"
+#include "plan/unit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define INCARNATION UINT64_C(0x57a)
+
+static void link_up(void *engine, struct kvx_link *link)
+{
+	struct stranger *stranger = engine;
+
+	(void)link;
+	stranger->up = true;
+}
+
+static void link_accepted(void *engine, struct kvx_link *link)
+{
+	(void)engine;
+	(void)link;
+}
+
+static void link_down(void *engine, struct kvx_link *link, int code, const char *text)
+{
+	struct stranger *stranger = engine;
+
+	(void)link;
+	(void)code;
+	(void)text;
+	stranger->down = true;
+}
+
+static void rail_changed(void *engine, struct kvx_link *link, uint32_t rail, bool up,
+			 const char *text)
+{
+	(void)engine;
+	(void)link;
+	(void)rail;
+	(void)up;
+	(void)text;
+}
+
+static void message_came(void *engine, struct kvx_link *link, const void *bytes, uint32_t length)
+{
+	struct stranger *stranger = engine;
+	struct kvx_message message;
+
+	(void)link;
+	cr_assert_eq(kvx_message_decode(&message, bytes, length), 0, "%s", kvx_error_text());
+	if (message.type == KVX_MESSAGE_HELLO || message.type == KVX_MESSAGE_PING)
+		return;
+	stranger->heard = message;
+	stranger->heard_count++;
+}
+
+static int place(void *engine, struct kvx_link *link, const struct kvx_unit *unit, uint64_t place_,
+		 uint64_t bytes, struct iovec *iov, int iov_max)
+{
+	(void)engine;
+	(void)link;
+	(void)unit;
+	(void)place_;
+	(void)bytes;
+	(void)iov;
+	(void)iov_max;
+	return 0;
+}
+
+static void landed(void *engine, struct kvx_link *link, uint32_t rail, const struct kvx_unit *unit,
+		   uint64_t place_, uint64_t bytes)
+{
+	(void)engine;
+	(void)link;
+	(void)rail;
+	(void)unit;
+	(void)place_;
+	(void)bytes;
+}
+
+static const struct kvx_sink sink = {link_up,      link_accepted, link_down, rail_changed,
+				     message_came, place,         landed};
+
+static void step(struct stranger *stranger, struct drive *drive)
+{
+	kvx_poller_run(&stranger->poller, 0);
+	stranger->ops->progress(stranger->transport, kvx_now_ns());
+	if (!drive->count || !drive_step(drive))
+		sleep_ms(1);
+}
+
+static bool wait_for(struct stranger *stranger, struct drive *drive, const uint32_t *count,
+		     uint32_t wanted, const bool *flag)
+{
+	int64_t deadline_ms = now_ms() + PATIENCE_MS;
+
+	while ((count && *count < wanted) || (flag && !*flag)) {
+		if (now_ms() > deadline_ms || (stranger->down && flag != &stranger->down))
+			return false;
+		step(stranger, drive);
+	}
+	return true;
+}
+
+/* The address of one transport among an engine's. */
+static const char *address_of(const char *addresses, const char *transport)
+{
+	const char *found = strstr(addresses, transport);
+
+	cr_assert(found && found[strlen(transport)] == ':', "%s: %s", transport, addresses);
+	return found + strlen(transport) + 1;
+}
+
+void stranger_connect(struct stranger *stranger, struct drive *drive, const char *transport,
+		      const char *addresses)
+{
+	*stranger = (struct stranger){.ops = kvx_transport_find(transport)};
+	expect_ok(kvx_options_new(&stranger->options));
+	expect_ok(kvx_poller_init(&stranger->poller));
+	expect_ok(kvx_waker_init(&stranger->waker, &stranger->poller));
+	stranger->context = (struct kvx_transport_context){
+		.sink = &sink,
+		.engine = stranger,
+		.poller = &stranger->poller,
+		.waker = &stranger->waker,
+		.log = &stranger->log,
+		.options = stranger->options,
+		.incarnation = INCARNATION,
+	};
+	expect_ok(stranger->ops->open(&stranger->context, &stranger->transport));
+	expect_ok(stranger->ops->connect(stranger->transport, address_of(addresses, transport),
+					 &stranger->link));
+	cr_assert(wait_for(stranger, drive, NULL, 0, &stranger->up), "no link over %s", transport);
+}
+
+void stranger_close(struct stranger *stranger)
+{
+	stranger->ops->disconnect(stranger->link);
+	stranger->ops->close(stranger->transport);
+	kvx_waker_finish(&stranger->waker, &stranger->poller);
+	kvx_poller_finish(&stranger->poller);
+	kvx_options_free(stranger->options);
+}
+
+void stranger_say_bytes(struct stranger *stranger, const void *bytes, uint32_t length)
+{
+	stranger->ops->message(stranger->link, bytes, length);
+}
+
+void stranger_say(struct stranger *stranger, const struct kvx_message *message)
+{
+	uint8_t bytes[KVX_MESSAGE_MAX];
+	uint32_t length = kvx_message_encode(message, bytes);
+
+	stranger_say_bytes(stranger, bytes, length);
+}
+
+void stranger_hello(struct stranger *stranger)
+{
+	struct kvx_message hello = {.type = KVX_MESSAGE_HELLO,
+				    .version = KVX_PROTOCOL_VERSION,
+				    .incarnation = INCARNATION,
+				    .heartbeat_ms = 60000};
+
+	strcpy(hello.text, "stranger");
+	stranger_say(stranger, &hello);
+}
+
+struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64_t stream,
+					 uint32_t units)
+{
+	struct kvx_image image = {ticket->geometry.planes, ticket->count,
+				  ticket->geometry.block_bytes, units};
+
+	return (struct kvx_message){.type = KVX_MESSAGE_OPEN,
+				    .stream = stream,
+				    .slot = ticket->slot,
+				    .generation = ticket->generation,
+				    .key = ticket->key,
+				    .count = ticket->count,
+				    .units = units,
+				    .hash = kvx_plan_hash(&ticket->geometry, &image, ticket->table),
+				    .geometry = ticket->geometry};
+}
+
+void stranger_post(struct stranger *stranger, struct drive *drive, const struct kvx_ticket *ticket,
+		   uint32_t layer, uint32_t unit, uint64_t place_, uint32_t bytes)
+{
+	static char zeros[1 << 16];
+	static const struct kvx_memory memory = {
+		.address = zeros, .bytes = sizeof(zeros), .fd = -1};
+	struct kvx_slice slice = {zeros, &memory, bytes};
+	struct kvx_batch batch = {
+		.unit = {kvx_imm_pack(ticket->slot, ticket->generation, layer, unit),
+			 ticket->generation},
+		.place = place_,
+		.bytes = bytes,
+		.count = 1,
+		.slices = &slice,
+		.stream = stranger,
+	};
+	int64_t deadline_ms = now_ms() + PATIENCE_MS;
+
+	cr_assert(bytes <= sizeof(zeros));
+	while (!stranger->ops->post(stranger->link, 0, &batch)) {
+		cr_assert(now_ms() < deadline_ms && !stranger->down);
+		step(stranger, drive);
+	}
+	step(stranger, drive);
+}
+
+bool stranger_listen(struct stranger *stranger, struct drive *drive, uint32_t count)
+{
+	return wait_for(stranger, drive, &stranger->heard_count, count, NULL);
+}
+
+bool stranger_sees_end(struct stranger *stranger, struct drive *drive)
+{
+	return wait_for(stranger, drive, NULL, 0, &stranger->down);
+}
+
+struct kvx_ticket ticket_of(struct kvx_grant *grant)
+{
+	struct kvx_ticket ticket;
+	size_t bytes;
+	const void *granted = kvx_grant_ticket(grant, &bytes);
+
+	expect_ok(kvx_ticket_decode(&ticket, granted, bytes));
+	return ticket;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A peer made by hand over the seam: it says what no engine would say. It is driven by its calls
+ * alone. Sees the library's internals.
+ */
+#ifndef KVX_TESTS_STRANGER_H
+#define KVX_TESTS_STRANGER_H
+
+#include "core/message.h"
+#include "core/ticket.h"
+#include "support/drive.h"
+#include "transport.h"
+
+struct stranger {
+	struct kvx_options *options;
+	struct kvx_poller poller;
+	struct kvx_waker waker;
+	struct kvx_log log;
+	struct kvx_transport_context context;
+	const struct kvx_transport_ops *ops;
+	struct kvx_transport *transport;
+	struct kvx_link *link;
+	bool up, down;
+	struct kvx_message heard; /* the last message but PING, and HELLO */
+	uint32_t heard_count;     /* of them */
+};
+
+/* Connects to an engine: address is kvx_engine_address()'s. The engines in drive are driven. */
+void stranger_connect(struct stranger *stranger, struct drive *drive, const char *transport,
+		      const char *address);
+void stranger_close(struct stranger *stranger);
+
+void stranger_say(struct stranger *stranger, const struct kvx_message *message);
+void stranger_say_bytes(struct stranger *stranger, const void *bytes, uint32_t length);
+void stranger_hello(struct stranger *stranger);
+
+/* What a stream of this ticket would send, right in every field. */
+struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64_t stream,
+					 uint32_t units);
+
+/* Posts bytes of a unit, all zero, to the slot and generation of a ticket. */
+void stranger_post(struct stranger *stranger, struct drive *drive, const struct kvx_ticket *ticket,
+		   uint32_t layer, uint32_t unit, uint64_t place, uint32_t bytes);
+
+/* Waits for the next message; false: none came. Or for the link to go down. */
+bool stranger_listen(struct stranger *stranger, struct drive *drive, uint32_t count);
+bool stranger_sees_end(struct stranger *stranger, struct drive *drive);
+
+/* The ticket of a grant, read. kvx_ticket_finish() frees it. */
+struct kvx_ticket ticket_of(struct kvx_grant *grant);
+
+#endif

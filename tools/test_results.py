@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Turns meson's testlog.json into lines of result, stage, test and reason, parted by tabs.
+
+usage: test_results.py STAGE TESTLOG
+"""
+import json
+import re
+import sys
+
+TAP_LINE = re.compile(r"^(not )?ok\b[ \d]*-? *(.*?)(?: *# *SKIP\b *(.*))?$")
+DURATION = re.compile(r" *\([\d.]+s\)$")
+
+
+def subtests(stdout):
+    for line in stdout.splitlines():
+        match = TAP_LINE.match(line)
+        if match:
+            failed, name, reason = match.groups()
+            result = "failed" if failed else "passed" if reason is None else "skipped"
+            yield result, DURATION.sub("", name), reason or ""
+
+
+def results(test):
+    """A program that fails without a failed subtest (a crash, a time-out) is one more failure."""
+    found = list(subtests(test.get("stdout", "")))
+    outcome, status = test["result"], test.get("returncode")
+    bad = outcome not in ("OK", "SKIP", "EXPECTEDFAIL")
+    if bad and not any(result == "failed" for result, _, _ in found):
+        found.append(("failed", "the whole program", f"{outcome}, exit status {status}"))
+    if not found:
+        found.append(("failed", "the whole program", "ran no test"))
+    return found
+
+
+def main():
+    stage, path = sys.argv[1:]
+    with open(path, encoding="utf-8", errors="replace") as log:
+        for line in log:
+            test = json.loads(line)
+            program = test["name"].rpartition(" / ")[2]
+            for result, name, reason in results(test):
+                print(result, stage, f"{program}: {name}", reason, sep="\t")
+
+
+main()

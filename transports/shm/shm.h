@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shm: links between processes of one host and one user. They meet on a unix socket; messages and
+ * batches then go through rings that both map (lane.h), and the receiver copies out of the sender's
+ * pools: out of its own read-only mapping of them where the sender's memory is a memfd, otherwise
+ * by process_vm_readv(2). The socket carries what is rare: the greeting, announcements of memory,
+ * and the doorbell of a side that sleeps. It is the doorbell, and not an eventfd, because a shared
+ * eventfd could be made to block by the other side, and because it tells of a peer's death.
+ */
+#ifndef KVX_SHM_H
+#define KVX_SHM_H
+
+#include "../lane.h"
+
+#define SHM_HALF_MADE_MAX 16u   /* connections that have not said hello */
+#define SHM_MEMORIES_MAX 16384u /* of one link: as many mappings at the receiver */
+#define SHM_NAME_MAX 63u        /* characters of a socket's name */
+#define SHM_BOOT_ID_MAX 63u
+#define SHM_PACKET_MAX 320u     /* bytes */
+#define SHM_PACKETS_AT_ONCE 64u /* read from one socket before others have their turn */
+
+/* Packets on the socket: the kind in 8 bits, then its fields. */
+enum shm_kind {
+	SHM_HELLO = 1, /* connector: magic 64, version 32, bytes of the rings 32, address of a
+			  nonce 64, nonce 64; the rings' memfd */
+	SHM_WELCOME,   /* acceptor: magic 64, version 32, can it read the nonce 8 */
+	SHM_REFUSED,   /* acceptor: text */
+	SHM_MEMORY,    /* connector: index 32, bytes 64, address 64; its memfd, if it is one */
+	SHM_FORGET,    /* connector: index 32 */
+	SHM_BELL,      /* look at the rings */
+};
+
+struct shm_packet {
+	uint8_t bytes[SHM_PACKET_MAX];
+	uint32_t length; /* bytes */
+	int fd;          /* passed with it, or -1; the receiver closes it */
+};
+
+/* A memory of the sender, as one side knows it. */
+struct shm_memory {
+	uint32_t index;
+	bool mapped;    /* receiver: mapping is ours; sender: it could be mapped */
+	bool forgotten; /* sender: the peer is still to be told */
+	uint64_t bytes; /* receiver only, as is mapping */
+	char *mapping;  /* mapped: our mapping; otherwise its address in the peer's process */
+};
+
+/* Sorted by index. */
+struct shm_memories {
+	struct shm_memory *entries;
+	uint32_t count, size;
+	uint32_t last; /* found last: the slices of a batch tend to lie in one memory */
+};
+
+enum shm_phase {
+	SHM_KNOCKING, /* connector: the listener's queue was full, try again */
+	SHM_GREETING, /* connector: waits for welcome; acceptor: for hello */
+	SHM_MET,
+};
+
+/* Owner: the worker. */
+struct shm_link {
+	struct kvx_lane lane;         /* first */
+	struct kvx_pollable pollable; /* the socket; fd -1: none */
+	enum shm_phase phase;
+	bool connector;
+	bool watching_room; /* EPOLLOUT: a packet is to be sent again */
+	bool peer_readable; /* the receiver may read the sender's memory */
+	bool tracer;        /* the peer is this process's tracer, as far as yama cares */
+	int peer_pid;
+	int64_t deadline_ns; /* to be up */
+	int64_t retry_ns;    /* to knock again */
+	uint64_t nonce;
+	void *shared; /* the rings */
+	struct shm_memories memories;
+	char name[SHM_NAME_MAX + 1]; /* connector: of the peer's socket */
+};
+
+struct kvx_transport {
+	struct kvx_transport_context context;
+	struct kvx_list lanes;     /* known to the sink */
+	struct kvx_list half_made; /* accepted, not yet greeted; oldest first */
+	uint32_t half_made_count;
+	struct kvx_pollable listener;
+	int64_t accept_again_ns; /* out of descriptors until then; 0: accepting */
+	char boot_id[SHM_BOOT_ID_MAX + 1];
+	char address[KVX_ADDRESS_MAX + 1];
+};
+
+extern const struct kvx_transport_ops kvx_shm_transport;
+
+/* packet.c: the socket. Neither blocks. */
+
+/* Sends the fields of a writer over packet->bytes, and packet->fd. Returns 0 or an errno. */
+int kvx_shm_packet_send(int fd, const struct shm_packet *packet);
+
+/* Returns 1 (a packet), 0 (none), or -1 (the peer has closed or died). */
+int kvx_shm_packet_receive(int fd, struct shm_packet *packet);
+
+/* A packet that holds its kind; the rest is written through the writer, then ended. */
+struct kvx_writer kvx_shm_packet_begin(struct shm_packet *packet, enum shm_kind kind);
+void kvx_shm_packet_end(struct shm_packet *packet, const struct kvx_writer *writer);
+
+/* meet.c: how two processes find and greet each other. */
+
+int kvx_shm_listen(struct kvx_transport *transport);
+void kvx_shm_unlisten(struct kvx_transport *transport);
+
+/* Connector: tries to reach the listener. Errors as the seam's connect(). */
+int kvx_shm_knock(struct shm_link *link);
+
+/* Connector: the peer may no longer read this process's memory. */
+void kvx_shm_untrace(struct shm_link *link);
+
+/* A greeting came, or the end of the socket (NULL). May free a link that the sink does not know. */
+void kvx_shm_greeted(struct shm_link *link, const struct shm_packet *packet);
+
+/* Retries and deadlines. */
+void kvx_shm_meet_progress(struct kvx_transport *transport, int64_t now_ns);
+
+/* link.c: a link and its socket. */
+
+struct shm_link *kvx_shm_link_new(struct kvx_transport *transport, bool connector);
+void kvx_shm_link_free(struct shm_link *link);
+
+/* Takes the socket over, also if it fails. */
+int kvx_shm_link_watch(struct shm_link *link, int fd);
+
+/* Reads at most SHM_PACKETS_AT_ONCE packets of a link that is up; returns how many there were. */
+uint32_t kvx_shm_link_read(struct shm_link *link);
+
+/* memories.c: what is known of the sender's memory. */
+
+struct shm_memory *kvx_shm_memory_find(struct shm_memories *memories, uint32_t index);
+void kvx_shm_memories_finish(struct shm_memories *memories, bool receiver);
+
+/* Sender: makes the peer know the memories of a batch. False: not now, or the link has failed. */
+bool kvx_shm_announce(struct shm_link *link, const struct kvx_batch *batch);
+void kvx_shm_forget(struct shm_link *link, uint32_t index);
+void kvx_shm_forget_pending(struct shm_link *link);
+
+/* Receiver: a memory was announced, or goes away. */
+void kvx_shm_memory_announced(struct shm_link *link, const struct shm_packet *packet);
+void kvx_shm_memory_forgotten(struct shm_link *link, const struct shm_packet *packet);
+
+/* Receiver: of the lane's operations. */
+int kvx_shm_resolve(struct kvx_lane *lane, struct kvx_lane_slice *slices, uint32_t count);
+int kvx_shm_move(struct kvx_lane *lane, const struct kvx_lane_piece *pieces, uint32_t count);
+
+#endif

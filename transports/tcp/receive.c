@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tcp.h"
+
+#include <errno.h>
+
+#define PARTS_MAX 256             /* places asked for at once: 1 MiB of 4 KiB blocks */
+#define CALLBACK_BYTES (4u << 20) /* read per callback, so that one peer cannot starve others */
+
+/* Where the next read goes: the frame that is under way, then the header of the one after it. */
+struct aim {
+	struct iovec parts[PARTS_MAX + 1];
+	int count;
+	uint32_t payload; /* bytes of the frame under way */
+	size_t bytes;     /* in all */
+};
+
+/* Cuts what the sink answered to what was asked. */
+static void take_places(struct aim *aim, int count, uint32_t left)
+{
+	aim->payload = 0;
+	for (aim->count = 0; aim->count < count && aim->payload < left; aim->count++) {
+		struct iovec *part = &aim->parts[aim->count];
+		if (part->iov_len > left - aim->payload)
+			part->iov_len = left - aim->payload;
+		aim->payload += (uint32_t)part->iov_len;
+	}
+}
+
+static void aim_payload(struct kvx_tcp_rail *rail, struct aim *aim)
+{
+	struct kvx_tcp_receiving *receiving = &rail->receiving;
+	struct kvx_transport *transport = rail->connection.link->base.transport;
+	const struct kvx_transport_context *context = transport->context;
+	int count = 0;
+
+	if (!receiving->refused)
+		count = context->sink->place(context->engine, &rail->connection.link->base,
+					     &receiving->unit, receiving->place, receiving->left,
+					     aim->parts, PARTS_MAX);
+	if (count <= 0) {
+		receiving->refused = true;
+		aim->parts[0] = (struct iovec){transport->scratch, sizeof(transport->scratch)};
+		count = 1;
+	}
+	take_places(aim, count, receiving->left);
+}
+
+static void aim_read(struct kvx_tcp_rail *rail, struct aim *aim)
+{
+	struct kvx_tcp_receiving *receiving = &rail->receiving;
+
+	aim->count = 0;
+	aim->payload = 0;
+	if (receiving->left)
+		aim_payload(rail, aim);
+	aim->bytes = aim->payload;
+	if (aim->payload == receiving->left) {
+		struct iovec *header = &aim->parts[aim->count++];
+		header->iov_base = receiving->header + receiving->header_bytes;
+		header->iov_len = KVX_TCP_HEADER_BYTES - receiving->header_bytes;
+		aim->bytes += header->iov_len;
+	}
+}
+
+static void payload_came(struct kvx_tcp_rail *rail, uint32_t bytes)
+{
+	struct kvx_tcp_receiving *receiving = &rail->receiving;
+	const struct kvx_transport_context *context = rail->connection.transport->context;
+	uint64_t place = receiving->place;
+
+	receiving->place += bytes;
+	receiving->left -= bytes;
+	if (!receiving->refused)
+		context->sink->landed(context->engine, &rail->connection.link->base,
+				      (uint32_t)(rail - rail->connection.link->rails),
+				      &receiving->unit, place, bytes);
+}
+
+/* False: the peer broke the protocol. */
+static bool header_came(struct kvx_tcp_receiving *receiving, uint32_t bytes)
+{
+	struct kvx_tcp_header header;
+
+	receiving->header_bytes += bytes;
+	if (receiving->header_bytes < KVX_TCP_HEADER_BYTES)
+		return true;
+	if (!kvx_tcp_header_decode(receiving->header, &header))
+		return false;
+	receiving->header_bytes = 0;
+	receiving->unit = header.unit;
+	receiving->place = header.place;
+	receiving->left = header.bytes;
+	receiving->refused = false;
+	return true;
+}
+
+static void bytes_came(struct kvx_tcp_rail *rail, const struct aim *aim, size_t bytes)
+{
+	uint32_t payload = bytes < aim->payload ? (uint32_t)bytes : aim->payload;
+
+	if (payload)
+		payload_came(rail, payload);
+	if (bytes > payload && !header_came(&rail->receiving, (uint32_t)(bytes - payload)))
+		kvx_tcp_link_fail(rail->connection.link, KVX_E_PROTOCOL,
+				  "data connection: not the header of a frame");
+}
+
+/* One read. Returns its bytes if there may be more to read, else 0. */
+static size_t receive(struct kvx_tcp_rail *rail)
+{
+	struct aim aim;
+
+	aim_read(rail, &aim);
+	ssize_t got = readv(rail->connection.pollable.fd, aim.parts, aim.count);
+	if (got > 0) {
+		bytes_came(rail, &aim, (size_t)got);
+		return (size_t)got == aim.bytes ? aim.bytes : 0;
+	}
+	if (got == 0)
+		kvx_tcp_rail_lost(rail, 0);
+	else if (errno != EAGAIN && errno != EINTR)
+		kvx_tcp_rail_lost(rail, errno);
+	return 0;
+}
+
+void kvx_tcp_receiver_ready(struct kvx_pollable *pollable, uint32_t events)
+{
+	struct kvx_tcp_rail *rail =
+		kvx_container_of(pollable, struct kvx_tcp_rail, connection.pollable);
+
+	(void)events;
+	for (size_t done = 0; done < CALLBACK_BYTES;) {
+		size_t bytes = receive(rail);
+		if (bytes == 0 || rail->state != KVX_TCP_RAIL_UP)
+			return;
+		done += bytes;
+	}
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The seam between the engine and its transports. To add a transport, start here: write its folder,
+ * add its line to registry.c and to meson.build. transports/loop is the smallest example.
+ *
+ * A transport makes links to other engines, carries short messages over them in order, and moves
+ * batches of slices. It knows no grants: it asks the sink where bytes go, and tells it when they
+ * have landed. A link is directed: batches go from the engine that connected to the one that
+ * accepted; messages go both ways. Both ends may belong to one process.
+ *
+ * Rules for all operations:
+ * - They run on the engine's worker (one thread at a time), unless their comment says otherwise.
+ * - None blocks: no waiting for a peer, no lock that a peer or a slow call can hold.
+ * - The sink is called only from within progress() and from poller callbacks, never from within
+ *   another operation: a failure found in post() or message() is reported at the next progress().
+ * - The sink may call message() and post() while it is called, but never disconnect().
+ * - What comes from a peer is not trusted: lengths, indices and offsets are checked before use. A
+ * peer that breaks the transport's protocol gets its link ended (link_down), and nobody else
+ * notices.
+ */
+#ifndef KVX_TRANSPORT_H
+#define KVX_TRANSPORT_H
+
+#include "base/log.h"
+#include "base/options.h"
+#include "base/poller.h"
+#include "base/slice.h"
+#include "base/waker.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define KVX_MESSAGE_MAX 1024u /* bytes of one message */
+#define KVX_MESSAGE_QUEUE_MAX \
+	(256u << 10)         /* bytes of messages a link holds for a peer that does not take them */
+#define KVX_ADDRESS_MAX 255u /* characters of one transport's address */
+#define KVX_RAILS_MAX 64u    /* rails of one link */
+
+/*
+ * Slices of one unit that follow each other in the receiver's layer image without a gap.
+ * place is where the first begins there, in bytes. Batches of a unit are posted on one rail
+ * in order, and a rail carries no batch of another unit between them, unless the unit is
+ * given up.
+ */
+struct kvx_batch {
+	struct kvx_unit unit;
+	uint64_t place;
+	uint32_t bytes; /* sum of the slices' lengths, at most KVX_BATCH_BYTES_MAX */
+	uint32_t count; /* 1 to KVX_BATCH_SLICES_MAX */
+	const struct kvx_slice *slices;
+	const void *stream; /* for withdraw(); only compared */
+};
+
+struct kvx_transport; /* each transport's own, one per engine */
+
+/* The first member of each transport's link. */
+struct kvx_link {
+	const struct kvx_transport_ops *ops;
+	struct kvx_transport *transport;
+	void *owner;    /* the sink's; the transport leaves it alone */
+	uint32_t rails; /* number of rails, up or not; fixed before link_up or link_accepted */
+};
+
+/* What the engine offers to transports. `engine` is the context's. */
+struct kvx_sink {
+	/* A link of connect() is usable: all its rails, and messages. */
+	void (*link_up)(void *engine, struct kvx_link *link);
+
+	/* A peer connected; usable as above. The transport bounds how many half-made connections it
+	 * holds and how long, before this. */
+	void (*link_accepted)(void *engine, struct kvx_link *link);
+
+	/* The link ended, or connect() failed: code (KVX_E_UNREACHABLE, KVX_E_PEER_LOST,
+	 * KVX_E_PROTOCOL, KVX_E_TRANSPORT, ...) and why. Once per link, not after disconnect(). The
+	 * engine calls disconnect() afterwards; until then operations on the link do nothing. */
+	void (*link_down)(void *engine, struct kvx_link *link, int code, const char *text);
+
+	/* One rail of the link can no longer carry batches (the bytes posted on it may or may not
+	 * arrive), or can again. Links whose last rail fails go down instead. */
+	void (*rail_changed)(void *engine, struct kvx_link *link, uint32_t rail, bool up,
+			     const char *text);
+
+	/* A message arrived, whole. bytes are valid during the call. */
+	void (*message)(void *engine, struct kvx_link *link, const void *bytes, uint32_t length);
+
+	/*
+	 * Where do `bytes` bytes at `place` of this unit's layer image go? Fills at most iov_max
+	 * entries and returns their number; they cover the first bytes, maybe not all: ask again
+	 * for the rest. 0: nowhere (dead generation, counted already, not the plan's): the
+	 * transport drops them. Valid until the worker returns to the engine, so never keep an
+	 * answer over progress() calls: that is what makes a revoke effective at once.
+	 */
+	int (*place)(void *engine, struct kvx_link *link, const struct kvx_unit *unit,
+		     uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);
+
+	/* Bytes that place() gave room to are there, visible to every thread that synchronises with
+	 * this one. Reported in order on each rail; need not match the sender's batches. */
+	void (*landed)(void *engine, struct kvx_link *link, uint32_t rail,
+		       const struct kvx_unit *unit, uint64_t place, uint64_t bytes);
+};
+
+struct kvx_transport_context {
+	const struct kvx_sink *sink;
+	void *engine;
+	struct kvx_poller *poller; /* to sleep on; callbacks run on the worker */
+	struct kvx_waker *waker;   /* wakes this engine's worker from any thread of this process */
+	const struct kvx_log *log;
+	const struct kvx_options *options;
+	uint64_t incarnation;
+};
+
+struct kvx_transport_ops {
+	const char *name;
+
+	/* Begins to listen. Runs on the opener's thread before the worker starts; may block. Fails
+	 * with kvx_fail(); KVX_E_UNSUPPORTED if it cannot work on this machine. The context
+	 * outlives it. */
+	int (*open)(const struct kvx_transport_context *context, struct kvx_transport **transport);
+
+	/* After the last link is disconnected; on the closer's thread, when the worker has ended.
+	 */
+	void (*close)(struct kvx_transport *transport);
+
+	/* Where peers reach it, without the transport's name: "127.0.0.1:4711". Constant. */
+	const char *(*address)(const struct kvx_transport *transport);
+
+	/* Turns an address that a person wrote into one that connect() takes (host names into
+	 * numbers) and checks its form. Any thread; may block. Needs no instance. */
+	int (*resolve)(const char *address, char *resolved, size_t size);
+
+	/* Begins to connect; link_up or link_down follows within connect_timeout_ms. At once: only
+	 * KVX_E_INVALID, KVX_E_UNREACHABLE (certain not to work: another host, another process),
+	 * KVX_E_MEMORY, KVX_E_SYSTEM. */
+	int (*connect)(struct kvx_transport *transport, const char *address,
+		       struct kvx_link **link);
+
+	/* Ends and frees the link, of either side, in any state. Messages queued so far are sent if
+	 * that needs no waiting. Its source memory is not read any more, as after withdraw(). */
+	void (*disconnect)(struct kvx_link *link);
+
+	/* Sends a message in order with the other messages of this link, not with batches. length 1
+	 * to KVX_MESSAGE_MAX; copied. What the peer does not take yet is queued, up to
+	 * KVX_MESSAGE_QUEUE_MAX; past that the link goes down. */
+	void (*message)(struct kvx_link *link, const void *bytes, uint32_t length);
+
+	/* Takes the batch whole (true; the slices array is copied, the memory they point to is not)
+	 * or, for lack of room or because the rail is down, not at all (false: call again after a
+	 * progress call, and arm() will see to it that one comes). Only on links of connect(). */
+	bool (*post)(struct kvx_link *link, uint32_t rail, const struct kvx_batch *batch);
+
+	/* Gives up this stream's batches: when it returns their memory is not read any more in a
+	 * way that could be counted at the receiver or fault in this process. Bounded time. */
+	void (*withdraw)(struct kvx_link *link, const void *stream);
+
+	/* The memory goes away: drop what is known of it, here and at the peers. */
+	void (*forget)(struct kvx_transport *transport, const struct kvx_memory *memory);
+
+	/* Does what can be done now without descriptors having become ready: looks at shared
+	 * memory, retries, timers. Called again and again while the engine is hot, at least every
+	 * 100 ms otherwise. Bounded work. Returns how many things were done. */
+	int (*progress)(struct kvx_transport *transport, int64_t now_ns);
+
+	/* The worker is about to sleep on the poller: from now on whatever progress() would have
+	 * work for makes a descriptor ready. Returns true if there is work already. Undone by the
+	 * next progress(). */
+	bool (*arm)(struct kvx_transport *transport);
+
+	/* How this link moves bytes, for people: "mapped pools", "4 connections to 127.0.0.1:4711".
+	 */
+	void (*explain)(const struct kvx_link *link, char *text, size_t size);
+};
+
+/* The transports of this build, best first; NULL-terminated. */
+extern const struct kvx_transport_ops *const kvx_transports[];
+
+/* By name; NULL if there is none. */
+const struct kvx_transport_ops *kvx_transport_find(const char *name);
+
+#endif
