@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "settings.h"
 
+#include "address.h"
 #include "failure.h"
 #include "models.h"
 #include "payload.h"
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #define LATENCY_LAYERS 64u
+#define REQUEST_BYTES_MAX (UINT64_C(1) << 40)
 #define BLOCK_BYTES_MAX (UINT64_C(1) << 30)
 
 static uint64_t or_default(uint64_t value, uint64_t initial)
@@ -68,6 +70,13 @@ static int check_engine_options(const struct kvx_settings *settings)
 	}
 	kvx_options_free(options);
 	return error ? -1 : 0;
+}
+
+static int check_address(const char *text)
+{
+	char host[256];
+
+	return text ? kvx_address_host(text, host, sizeof(host)) : 0;
 }
 
 static int find_model(const struct kvx_settings *settings, struct kvx_model *model)
@@ -144,6 +153,16 @@ static int resolve_shape(struct kvx_settings *settings)
 	return 0;
 }
 
+/* So that no product of sizes can overflow. */
+static int check_request_bytes(const struct kvx_shape *shape)
+{
+	uint64_t blocks = (uint64_t)shape->layers * shape->planes * shape->blocks;
+
+	if (blocks > REQUEST_BYTES_MAX / shape->block_bytes)
+		return kvx_failure_set("shape: a request of more than 1 TiB");
+	return 0;
+}
+
 static int resolve_layer_time(struct kvx_settings *settings)
 {
 	const char *text = settings->layer_text ? settings->layer_text : "1.5x";
@@ -208,13 +227,15 @@ int kvx_settings_resolve(struct kvx_settings *settings)
 {
 	const char *table = settings->table_text ? settings->table_text : "random";
 
-	if (check_engine_options(settings))
+	if (check_engine_options(settings) || check_address(settings->peer) ||
+	    check_address(settings->listen))
 		return -1;
 	if (settings->command == KVX_COMMAND_SERVE)
 		return 0;
 	resolve_counts(settings);
 	if (check_together(settings) || kvx_blocktable_parse(table, &settings->table) ||
-	    resolve_layer_time(settings) || resolve_shape(settings))
+	    resolve_layer_time(settings) || resolve_shape(settings) ||
+	    check_request_bytes(&settings->shape))
 		return -1;
 	settings->plain_memory = settings->memory && strcmp(settings->memory, "plain") == 0;
 	settings->ready_word = settings->ready && strcmp(settings->ready, "word") == 0;

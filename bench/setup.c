@@ -8,7 +8,7 @@
 #define BLOCKS_MAX (UINT64_C(1) << 28)     /* of one pool: a table of 1 GiB */
 #define POOL_BYTES_MAX (UINT64_C(1) << 46) /* so that sizes cannot overflow */
 
-/* field, JSON name, lowest, highest */
+/* field (and its name in JSON), lowest, highest */
 #define NUMBERS(X)                          \
 	X(layers, 1, KVX_LAYERS_MAX)        \
 	X(planes, 1, KVX_PLANES_MAX)        \
@@ -56,7 +56,7 @@ static int check_sizes(const struct kvx_setup *setup)
 		return kvx_failure_set("setup: a pool of %llu blocks: at most %llu; use larger or "
 				       "fewer ones, or a smaller --pool-bytes",
 				       (unsigned long long)blocks, (unsigned long long)BLOCKS_MAX);
-	if (kvx_setup_request_bytes(setup) > POOL_BYTES_MAX / setup->slots)
+	if (blocks * setup->layers * setup->planes > POOL_BYTES_MAX / setup->block_bytes)
 		return kvx_failure_set("setup: a pool of more than 64 TiB");
 	return 0;
 }

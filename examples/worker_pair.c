@@ -17,14 +17,9 @@
 		}                                                             \
 	} while (0)
 
-/* Both pools: K and V of 8 layers, in blocks of 16 tokens. The request is 4 blocks long; each side
- * names its own by a table. */
-static const struct kvx_geometry geometry = {.layers = 8,
-					     .planes = 2,
-					     .blocks = 64,
-					     .block_bytes = 65536,
-					     .block_tokens = 16,
-					     .dtype = "bf16"};
+/* K and V of 8 layers. The request has 4 blocks; each side says by a table which of its own. */
+static const struct kvx_geometry geometry = {
+	.layers = 8, .planes = 2, .blocks = 64, .block_bytes = 65536};
 static const uint32_t prefill_blocks[] = {11, 12, 40, 7}, decode_blocks[] = {3, 60, 61, 22};
 enum { COUNT = 4, TIMEOUT_MS = 10000 };
 
@@ -34,15 +29,11 @@ static int value_of(uint32_t layer, uint32_t plane, uint32_t index)
 	return (int)(1 + layer * 31 + plane * 7 + index);
 }
 
-static void prefill(int ticket_fd)
+static void prefill(struct kvx_pool *pool, int ticket_fd)
 {
-	struct kvx_engine *engine;
-	struct kvx_pool *pool;
 	struct kvx_stream *stream;
 	char ticket[4096];
 
-	CHECK(kvx_engine_open(NULL, &engine));
-	CHECK(kvx_pool_alloc(engine, &geometry, &pool));
 	ssize_t bytes = read(ticket_fd, ticket, sizeof(ticket));
 	CHECK(bytes);
 	CHECK(kvx_stream_open(pool, prefill_blocks, COUNT, ticket, (size_t)bytes, &stream));
@@ -51,11 +42,11 @@ static void prefill(int ticket_fd)
 			for (uint32_t i = 0; i < COUNT; i++)
 				memset(kvx_pool_block(pool, layer, plane, prefill_blocks[i]),
 				       value_of(layer, plane, i), geometry.block_bytes);
-		CHECK(kvx_stream_layers_ready(stream, layer,
-					      1)); /* sent while the next one computes */
+		/* It is sent while the next one computes. */
+		CHECK(kvx_stream_layers_ready(stream, layer, 1));
 	}
 	CHECK(kvx_stream_wait(stream, KVX_ALL_LAYERS, TIMEOUT_MS)); /* the receiver has it all */
-	kvx_engine_close(engine); /* and with it the stream and the pool */
+	kvx_stream_close(stream);
 }
 
 static void expect_layer(const struct kvx_pool *pool, uint32_t layer)
@@ -70,15 +61,11 @@ static void expect_layer(const struct kvx_pool *pool, uint32_t layer)
 	}
 }
 
-static void decode(int ticket_fd)
+static void decode(struct kvx_pool *pool, int ticket_fd)
 {
-	struct kvx_engine *engine;
-	struct kvx_pool *pool;
 	struct kvx_grant *grant;
 	size_t bytes;
 
-	CHECK(kvx_engine_open(NULL, &engine));
-	CHECK(kvx_pool_alloc(engine, &geometry, &pool));
 	CHECK(kvx_grant_open(pool, decode_blocks, COUNT, 2 * TIMEOUT_MS, &grant));
 	const void *ticket = kvx_grant_ticket(grant, &bytes);
 	CHECK(write(ticket_fd, ticket, bytes)); /* any channel will do: it is bytes */
@@ -87,20 +74,25 @@ static void decode(int ticket_fd)
 		expect_layer(pool, layer); /* decode may read it; later layers are on their way */
 	}
 	kvx_grant_close(grant); /* from here on the blocks are decode's to reuse */
-	kvx_engine_close(engine);
 	printf("%u layers of %d blocks arrived, every byte right\n", geometry.layers, COUNT);
 }
 
 int main(void)
 {
+	struct kvx_engine *engine;
+	struct kvx_pool *pool;
 	int ends[2], status;
 
 	CHECK(pipe(ends));
 	pid_t child = fork(); /* before any engine is open */
 	CHECK(child);
+	close(ends[child == 0]); /* the other worker's */
+	CHECK(kvx_engine_open(NULL, &engine));
+	CHECK(kvx_pool_alloc(engine, &geometry, &pool));
 	if (child)
-		decode(ends[1]);
+		decode(pool, ends[1]);
 	else
-		prefill(ends[0]);
+		prefill(pool, ends[0]);
+	kvx_engine_close(engine); /* and with it the pool */
 	return child && (waitpid(child, &status, 0) < 0 || status);
 }

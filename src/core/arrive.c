@@ -76,6 +76,8 @@ static void credit(struct kvx_grant *grant, uint32_t layer, uint32_t unit)
 	    grant->transfer.layers)
 		kvx_count(engine, grants_completed, 1);
 	kvx_transfer_finish_layer(&grant->transfer, layer);
+	if (kvx_transfer_ended(&grant->transfer))
+		engine->report_at_once = true;
 	if (kvx_list_empty(&grant->report_entry))
 		kvx_list_append(&engine->reporting, &grant->report_entry);
 }

@@ -60,6 +60,8 @@ struct kvx_engine {
 	struct kvx_list peers;     /* all, in both directions */
 	uint32_t incoming_count;   /* of them */
 	struct kvx_list watched;   /* streams whose ready word is looked at */
+	bool report_at_once;       /* a grant is complete */
+	int64_t report_ns;         /* when layers were reported last */
 	struct kvx_list reporting; /* grants with whole layers that their sender was not told of */
 	struct kvx_stream **stream_table; /* by the low bits of a stream's id */
 	uint32_t stream_table_size;

@@ -11,6 +11,7 @@
 /* Timers of transports and heartbeats are looked at this often at least. */
 #define NAP_NS (100 * KVX_NS_PER_MS)
 #define STEPS_UNPOLLED_MAX 8
+#define REPORT_NS KVX_NS_PER_MS
 
 static int look_at_ready_words(struct kvx_engine *engine)
 {
@@ -50,10 +51,17 @@ static int progress_transports(struct kvx_engine *engine)
 	return done + kvx_poller_run(&engine->poller, 0);
 }
 
-static int report_whole_layers(struct kvx_engine *engine)
+/* A message for each layer would wake the sender's engine that often, at the cost of this one's
+ * time. So while bytes keep coming, layers are reported together; the end of a request is at once.
+ */
+static int report_whole_layers(struct kvx_engine *engine, bool busy)
 {
 	int reported = 0;
 
+	if (busy && !engine->report_at_once && engine->now_ns - engine->report_ns < REPORT_NS)
+		return 0;
+	engine->report_at_once = false;
+	engine->report_ns = engine->now_ns;
 	for (; !kvx_list_empty(&engine->reporting); reported++)
 		kvx_grant_report(
 			kvx_container_of(engine->reporting.next, struct kvx_grant, report_entry));
@@ -62,14 +70,14 @@ static int report_whole_layers(struct kvx_engine *engine)
 
 int kvx_worker_step(struct kvx_engine *engine)
 {
-	int done = 0;
+	int done = 0, moved;
 
 	engine->now_ns = kvx_now_ns();
 	done += look_at_ready_words(engine);
 	done += kvx_submissions_take(&engine->submissions);
 	done += post_slices(engine);
-	done += progress_transports(engine);
-	done += report_whole_layers(engine);
+	done += moved = progress_transports(engine);
+	done += report_whole_layers(engine, moved > 0);
 	done += kvx_timers_run(&engine->timers, engine->now_ns);
 	done += kvx_peers_tick(engine);
 	done += kvx_peers_reap(engine);

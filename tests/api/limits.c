@@ -37,11 +37,12 @@ static void expect_descriptor_error(int error)
 /* However few there are, opening fails cleanly or works. */
 EACH_WAY_TEST(engines_open_or_explain_with_few_descriptors)
 {
-	uint32_t descriptors = count_descriptors(), failed = 0;
+	uint32_t descriptors = count_descriptors(), free_from = lowest_free_descriptor(),
+		 failed = 0;
 	struct kvx_engine *engine;
 
 	for (uint32_t more = 0; more < 16; more++) {
-		struct rlimit before = limit_to(RLIMIT_NOFILE, descriptors + more);
+		struct rlimit before = limit_to(RLIMIT_NOFILE, free_from + more);
 		int error = engine_try(way, "narrow", options, &engine);
 		cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
 		if (error == 0) {
@@ -57,7 +58,7 @@ EACH_WAY_TEST(engines_open_or_explain_with_few_descriptors)
 
 static void narrow(struct pair *pair, uint32_t more, uint64_t id)
 {
-	struct rlimit before = limit_to(RLIMIT_NOFILE, count_descriptors() + more);
+	struct rlimit before = limit_to(RLIMIT_NOFILE, lowest_free_descriptor() + more);
 	struct request request;
 
 	request_open(&request, pair, id, 0, 16, TABLE_RANDOM);
@@ -93,7 +94,7 @@ EACH_WAY_TEST(pools_and_events_explain_without_descriptors)
 	pair_open(&pair, way, &geometry, options);
 	request_open(&request, &pair, 1, 0, 16, TABLE_RANDOM);
 	drive_for(&pair.drive, 50);
-	struct rlimit before = limit_to(RLIMIT_NOFILE, count_descriptors());
+	struct rlimit before = limit_to(RLIMIT_NOFILE, lowest_free_descriptor());
 	int alloc = kvx_region_alloc(pair.sender, 1 << 20, &region);
 	expect_descriptor_error(alloc);
 	int fd = kvx_grant_fd(request.grant);

@@ -97,7 +97,9 @@ static void expect_modest(const char *transport)
 		table[i] = (i * 7919u) % (GRANTS * BLOCKS);
 	long before_kib = resident_kib();
 	struct kvx_engine *engine = engine_open(&none, &way, "hub", NULL);
+	long bare_kib = resident_kib();
 	expect_ok(kvx_pool_alloc(engine, &geometry, &pool));
+	before_kib += resident_kib() - bare_kib;
 	pid_t child = start_peers(transport, kvx_engine_address(engine), &told, &until);
 	cr_assert_eq(read(told, &ready, 1), 1, "the peers did not connect");
 	for (uint32_t i = 0; i < GRANTS; i++)

@@ -226,7 +226,7 @@ Test(refuse, engines_that_cannot_be)
 	memset(long_name + 5, 'n', KVX_NAME_MAX + 1);
 	expect_no_engine("loop", long_name, KVX_E_INVALID, "engine", "63 characters");
 	expect_no_engine("loop", "name=a\nb", KVX_E_INVALID, "engine", "control character");
-	expect_no_engine("pigeon", "name=x", KVX_E_UNSUPPORTED, "pigeon", "loop, shm and tcp");
+	expect_no_engine("pigeon", "name=x", KVX_E_UNSUPPORTED, "pigeon", "auto for all");
 	expect_no_engine("tcp,tcp", "name=x", KVX_E_INVALID, "tcp", "twice");
 	expect_no_engine("tcp", "listen=nowhere", KVX_E_INVALID, "nowhere", "HOST:PORT");
 	expect_no_engine("tcp", "listen=127.0.0.1:65536", KVX_E_INVALID, "65536", "HOST:PORT");

@@ -23,6 +23,8 @@ import tap
 WORKER = sys.argv[3]
 PERCENT = int(sys.argv[4])  # of the rounds; less than 100 where a sanitizer makes workers slow
 SLACK_S = 0.4 * max(1, 100 // PERCENT)  # for a busy machine, beyond what the contract allows
+HEARTBEAT_MS = 200 if PERCENT == 100 else 500
+NOTICED_S = 2 * HEARTBEAT_MS / 1000 + SLACK_S
 ANSWER_S = 30  # a worker that takes longer hangs
 LOG_LINES = 40
 SLOTS = 4
@@ -280,12 +282,19 @@ class Requests:
         self.keys, self.tickets = {}, {}
 
     def open(self, lease_ms=60000):
+        """Returns once the receiver has accepted all: it now knows whose end ends them."""
+        self.offer(lease_ms)
+        deadline = time.monotonic() + ANSWER_S
+        while "0" in (answer.text for answer in self.receiver.each("target", self.slots).values()):
+            assert time.monotonic() < deadline, "not accepted"
+        return self
+
+    def offer(self, lease_ms=60000):
         for slot in self.slots:
             self.keys[slot] = new_key()
             grant = self.receiver.call(f"grant {slot} {self.keys[slot]} {lease_ms}").expect()
             self.tickets[slot] = grant.text
             self.present(slot)
-        return self
 
     def present(self, slot):
         self.sender.call(f"stream {slot} {self.keys[slot]} {self.tickets[slot]}").expect()

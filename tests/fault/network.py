@@ -10,10 +10,8 @@ import time
 
 import fault
 import tap
-from fault import Requests, Tally, Worker, rounds, transfer, typical
+from fault import HEARTBEAT_MS, NOTICED_S, Requests, Tally, Worker, rounds, transfer, typical
 
-HEARTBEAT_MS = 200
-NOTICED_S = 2 * HEARTBEAT_MS / 1000 + fault.SLACK_S
 PREFILL, DECODE = "192.0.2.1", "192.0.2.2"
 
 

@@ -43,7 +43,7 @@ def receiver_is_out_of_descriptors(mode):
         transfer(sender, receiver, tally)
         requests = Requests(newcomer, receiver, [0])
         with limited(receiver, resource.RLIMIT_NOFILE, lowest_free_descriptor(receiver)):
-            requests.open()
+            requests.offer()
             tally.tried += 1
             tally.outcome(newcomer.call("wait 0 10000"), UNREACHABLE).expect(UNREACHABLE)
             Requests(sender, receiver, [1, 2]).open().finish(tally)
@@ -64,7 +64,7 @@ def sender_is_out_of_descriptors(mode):
         receiver, sender = Worker(mode), Worker(mode)
         requests = Requests(sender, receiver, [0])
         with limited(sender, resource.RLIMIT_NOFILE, lowest_free_descriptor(sender)):
-            requests.open()
+            requests.offer()
             tally.tried += 1
             answer = tally.outcome(sender.call("wait 0 10000"), UNREACHABLE).expect(UNREACHABLE)
             assert "open files" in answer.text, answer.text

@@ -5,12 +5,9 @@ import time
 
 import fault
 import tap
-from fault import LAYERS, Requests, Tally, Worker, new_key, rounds, transfer
+from fault import LAYERS, NOTICED_S, Requests, Tally, Worker, new_key, rounds, transfer
 
-HEARTBEAT_MS = 200
-OPTIONS = (f"heartbeat_ms={HEARTBEAT_MS}",)
-TWO_HEARTBEATS_S = 2 * HEARTBEAT_MS / 1000
-NOTICED_S = TWO_HEARTBEATS_S + fault.SLACK_S
+OPTIONS = (f"heartbeat_ms={fault.HEARTBEAT_MS}",)
 PROMPT_S = 0.1 + fault.SLACK_S  # needs nothing of the stopped process
 QUIET_S = 1.1  # over which no late byte may land
 
@@ -76,7 +73,7 @@ def reuse_lost(receiver, requests, slots, tally, stopped):
 
 @tap.cases_for(fault.MODES)
 def receiver_is_stopped_in_mid_layer(mode):
-    """Two requests are closed while it is stopped, two waited for; the source is reused at once."""
+    """Two requests are closed while it is stopped, two waited for; the source is reused then."""
     fault.need_ipv6(mode)
     with fault.workers():
         tally = Tally("receiver stopped", mode)

@@ -230,6 +230,16 @@ static void on_whole(struct worker *worker, uint32_t slot, char *arguments)
 	answer(0, "%u %" PRIu64, layers, wrong);
 }
 
+/* Units of a layer; 0 until a sender was accepted. */
+static void on_target(struct worker *worker, uint32_t slot, char *arguments)
+{
+	uint32_t arrived, target = 0;
+
+	(void)arguments;
+	kvx_grant_count(worker->slot[slot].grant, 0, &arrived, &target);
+	answer(0, "%u", target);
+}
+
 static void on_explain(struct worker *worker, uint32_t slot, char *arguments)
 {
 	char text[1024];
@@ -290,11 +300,11 @@ static const struct {
 	const char *name;
 	void (*run)(struct worker *worker, uint32_t slot, char *arguments);
 } commands[] = {
-	{"grant", on_grant}, {"stream", on_stream},   {"ready", on_ready},
-	{"wait", on_wait},   {"revoke", on_revoke},   {"cancel", on_cancel},
-	{"close", on_close}, {"fill", on_fill},       {"check", on_check},
-	{"whole", on_whole}, {"explain", on_explain}, {"counts", on_counts},
-	{"stats", on_stats}, {"hide", on_hide},
+	{"grant", on_grant},   {"stream", on_stream}, {"ready", on_ready},
+	{"wait", on_wait},     {"revoke", on_revoke}, {"cancel", on_cancel},
+	{"close", on_close},   {"fill", on_fill},     {"check", on_check},
+	{"whole", on_whole},   {"target", on_target}, {"explain", on_explain},
+	{"counts", on_counts}, {"stats", on_stats},   {"hide", on_hide},
 };
 
 /* "NAME SLOT ARGUMENTS" */
@@ -373,15 +383,20 @@ static int open_all(struct worker *worker, char **arguments)
 		       : open_plain_pool(worker);
 }
 
-static void close_all(struct worker *worker)
+/* Fails if the engine still counts a request that was closed. */
+static int close_all(struct worker *worker)
 {
 	for (uint32_t i = 0; i < worker->slots; i++) {
 		close_request(&worker->slot[i]);
 		free(worker->slot[i].table);
 	}
-	kvx_pool_close(worker->pool);
-	kvx_region_close(worker->region);
+	int error = kvx_pool_close(worker->pool);
+	if (!error)
+		error = kvx_region_close(worker->region);
+	if (error)
+		fprintf(stderr, "%s\n", kvx_error_text());
 	kvx_engine_close(worker->engine);
+	return error;
 }
 
 int main(int count, char **arguments)
@@ -405,6 +420,5 @@ int main(int count, char **arguments)
 		run(&worker, line);
 	}
 	free(line);
-	close_all(&worker);
-	return 0;
+	return close_all(&worker) ? 1 : 0;
 }

@@ -119,6 +119,15 @@ uint32_t count_descriptors(void)
 	return count_entries("/proc/self/fd") - 1; /* the folder's own */
 }
 
+uint32_t lowest_free_descriptor(void)
+{
+	int fd = dup(0);
+
+	cr_assert(fd >= 0);
+	close(fd);
+	return (uint32_t)fd;
+}
+
 uint32_t count_threads(void)
 {
 	return count_entries("/proc/self/task");

@@ -20,8 +20,10 @@ int connect_plainly(const char *transport, const char *address);
 int listen_on_loopback(void);
 uint16_t port_of(int fd);
 
-/* Descriptors that are open, and threads that run, in this process. */
+/* Descriptors that are open, the lowest number that is free (what RLIMIT_NOFILE counts by), and
+ * threads that run, in this process. */
 uint32_t count_descriptors(void);
+uint32_t lowest_free_descriptor(void);
 uint32_t count_threads(void);
 
 #endif

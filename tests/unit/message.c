@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct kvx_geometry geometry = {
-	.layers = 36, .planes = 2, .block_bytes = 65536, .block_tokens = 16, .dtype = "bf16"};
-
 /* One of each type, with every field that the type carries. */
 static const struct kvx_message samples[] = {
 	{.type = KVX_MESSAGE_HELLO,
@@ -25,7 +22,11 @@ static const struct kvx_message samples[] = {
 	 .count = 512,
 	 .units = 64,
 	 .hash = 0x123456789abcdef0,
-	 .geometry = geometry},
+	 .geometry = {.layers = 36,
+		      .planes = 2,
+		      .block_bytes = 65536,
+		      .block_tokens = 16,
+		      .dtype = "bf16"}},
 	{.type = KVX_MESSAGE_ACCEPT, .stream = 3, .hash = 0xfedcba9876543210},
 	{.type = KVX_MESSAGE_REFUSE,
 	 .stream = 4,
