@@ -8,12 +8,13 @@
 #define KVX_BASE_EVENT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct kvx_event {
 	_Atomic uint32_t sequence; /* grows with each notification */
-	_Atomic uint32_t waiters;
-	_Atomic int fd; /* -1 until asked for */
+	_Atomic bool waited_for;   /* waiters set it, the notification that wakes them clears it */
+	_Atomic int fd;            /* -1 until asked for */
 };
 
 void kvx_event_init(struct kvx_event *event);
@@ -27,8 +28,9 @@ static inline uint32_t kvx_event_sequence(struct kvx_event *event)
 	return atomic_load(&event->sequence);
 }
 
-/* Returns when the sequence is not `seen` any more, or at the deadline, or for no reason at all. */
-void kvx_event_wait(struct kvx_event *event, uint32_t seen, int64_t deadline_ns);
+/* Returns when the sequence is not `seen` any more, or at the deadline, or for no reason at all.
+ * Looks for spin_ns before it sleeps: what comes soon then costs neither side a system call. */
+void kvx_event_wait(struct kvx_event *event, uint32_t seen, int64_t deadline_ns, int64_t spin_ns);
 
 /* The eventfd, made at the first call; KVX_E_SYSTEM. Any thread. */
 int kvx_event_fd(struct kvx_event *event);

@@ -31,7 +31,7 @@
 	NUMBER(heartbeat_ms, 1000, 10, 60000,                                                    \
 	       "time between heartbeats; a peer silent for two is lost")                         \
 	NUMBER(spin_us, 50, 0, 1000000,                                                          \
-	       "how long the engine's thread looks for more work before it sleeps")              \
+	       "how long the engine's thread and waiters look for more before they sleep")       \
 	NUMBER(watch_us, 20, 1, 100000,                                                          \
 	       "time between looks at ready words while nothing else runs")                      \
 	BYTES(unit_bytes, 1048576, 4096, 1073741824,                                             \

@@ -395,7 +395,8 @@ void kvx_engine_wait(struct kvx_engine *engine, struct kvx_event *event, uint32_
 		     int64_t deadline_ns)
 {
 	if (engine->threaded)
-		kvx_event_wait(event, seen, deadline_ns);
+		kvx_event_wait(event, seen, deadline_ns,
+			       (int64_t)engine->options.spin_us * KVX_NS_PER_US);
 	else if (!kvx_worker_step(engine))
 		kvx_worker_sleep(engine, deadline_ns);
 }

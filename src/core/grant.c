@@ -222,6 +222,11 @@ struct kvx_grant *kvx_grant_find(struct kvx_engine *engine, uint32_t slot, uint3
 	return grant && grant->generation == generation ? grant : NULL;
 }
 
+static int64_t lease_end_ns(const struct kvx_grant *grant)
+{
+	return grant->opened_ns + grant->lease_ms * KVX_NS_PER_MS;
+}
+
 static void start(struct kvx_grant *grant)
 {
 	struct kvx_engine *engine = grant->transfer.engine;
@@ -229,8 +234,7 @@ static void start(struct kvx_grant *grant)
 	kvx_count(engine, grants_opened, 1);
 	if (kvx_transfer_ended(&grant->transfer))
 		return;
-	if (kvx_timer_start(&engine->timers, &grant->lease,
-			    grant->opened_ns + grant->lease_ms * KVX_NS_PER_MS))
+	if (kvx_timer_start(&engine->timers, &grant->lease, lease_end_ns(grant)))
 		kvx_grant_end(grant, KVX_E_MEMORY, "grant: out of memory for its lease");
 }
 
@@ -251,11 +255,8 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text)
 	kvx_grant_report(grant);
 	/* kvx_arrival_place() refuses an ended grant, and no byte is under way outside of it: what
 	 * lands, this thread lands. So the grant is fenced from here on. */
-	if (!kvx_transfer_fail(&grant->transfer, code, text)) {
-		kvx_grant_report(
-			grant); /* what became whole in this very step lets go of its peer */
+	if (!kvx_transfer_fail(&grant->transfer, code, text))
 		return;
-	}
 	kvx_count(engine, grants_failed, 1);
 	detach(grant);
 	if (!peer || !kvx_peer_is_up(peer))
@@ -284,7 +285,7 @@ static void lease_ended(struct kvx_timer *timer)
 void kvx_grant_cancel(struct kvx_grant *grant, const char *text)
 {
 	/* The sender watches the lease too, and may be a moment ahead of this engine's timer. */
-	if (kvx_now_ns() >= grant->lease.deadline_ns)
+	if (kvx_now_ns() >= lease_end_ns(grant))
 		end_lease(grant);
 	else
 		kvx_grant_end(grant, KVX_E_CANCELLED, text);

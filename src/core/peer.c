@@ -136,6 +136,16 @@ static void handshake_expired(struct kvx_timer *timer)
 	kvx_peer_condemn(peer, KVX_E_UNREACHABLE, "connected, but the peer does not answer");
 }
 
+/* So that the other side learns why, if it still listens. */
+static void say_bye(struct kvx_peer *peer, const char *why)
+{
+	struct kvx_message bye = {.type = KVX_MESSAGE_BYE};
+
+	snprintf(bye.text, sizeof(bye.text), "%s", why);
+	if (kvx_peer_is_up(peer))
+		kvx_peer_say(peer, &bye);
+}
+
 void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
 {
 	struct kvx_engine *engine = peer->engine;
@@ -145,6 +155,8 @@ void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
 		return;
 	if (code == KVX_E_PROTOCOL)
 		kvx_count(engine, protocol_errors, 1);
+	snprintf(said, sizeof(said), "it ended the link: %.400s", text);
+	say_bye(peer, said);
 	if (peer->outgoing && !kvx_peer_is_up(peer)) {
 		peer->code = code;
 		kvx_peer_tell_why_not(peer, peer->link->ops->name, text);
@@ -255,14 +267,10 @@ int kvx_peers_reap(struct kvx_engine *engine)
 
 void kvx_peers_finish(struct kvx_engine *engine)
 {
-	struct kvx_message bye = {.type = KVX_MESSAGE_BYE};
-
-	snprintf(bye.text, sizeof(bye.text), "it closed its engine");
 	while (!kvx_list_empty(&engine->peers)) {
 		struct kvx_peer *peer =
 			kvx_container_of(engine->peers.next, struct kvx_peer, entry);
-		if (kvx_peer_is_up(peer))
-			kvx_peer_say(peer, &bye);
+		say_bye(peer, "it closed its engine");
 		disconnect(peer);
 		forget(peer);
 	}

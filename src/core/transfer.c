@@ -13,12 +13,21 @@ void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine,
 {
 	*transfer = (struct kvx_transfer){.engine = engine, .what = what, .layers = layers};
 	kvx_event_init(&transfer->event);
+	kvx_event_init(&transfer->end_event);
 }
 
 void kvx_transfer_finish(struct kvx_transfer *transfer)
 {
 	kvx_event_finish(&transfer->event);
+	kvx_event_finish(&transfer->end_event);
 	free(transfer->text);
+}
+
+static void set_end(struct kvx_transfer *transfer, int end)
+{
+	atomic_store_explicit(&transfer->end, end, memory_order_release);
+	kvx_event_notify(&transfer->event);
+	kvx_event_notify(&transfer->end_event);
 }
 
 void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)
@@ -33,8 +42,9 @@ void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)
 	uint32_t count = atomic_load_explicit(&transfer->done_count, memory_order_relaxed) + 1;
 	atomic_store_explicit(&transfer->done_count, count, memory_order_release);
 	if (count == transfer->layers)
-		atomic_store_explicit(&transfer->end, KVX_TRANSFER_COMPLETE, memory_order_release);
-	kvx_event_notify(&transfer->event);
+		set_end(transfer, KVX_TRANSFER_COMPLETE);
+	else
+		kvx_event_notify(&transfer->event);
 }
 
 bool kvx_transfer_fail(struct kvx_transfer *transfer, int code, const char *text)
@@ -42,8 +52,7 @@ bool kvx_transfer_fail(struct kvx_transfer *transfer, int code, const char *text
 	if (kvx_transfer_ended(transfer))
 		return false;
 	transfer->text = strdup(text); /* without memory the short text of the code has to do */
-	atomic_store_explicit(&transfer->end, code, memory_order_release);
-	kvx_event_notify(&transfer->event);
+	set_end(transfer, code);
 	return true;
 }
 
@@ -65,9 +74,10 @@ int kvx_transfer_wait(struct kvx_transfer *transfer, uint32_t layer, uint32_t ti
 	if (timeout_ms > KVX_TIMEOUT_MAX_MS)
 		return kvx_fail(KVX_E_INVALID, "%s: a time-out of %u ms is longer than %u",
 				transfer->what, timeout_ms, KVX_TIMEOUT_MAX_MS);
+	struct kvx_event *event = layer == KVX_ALL_LAYERS ? &transfer->end_event : &transfer->event;
 	int64_t deadline_ns = kvx_now_ns() + timeout_ms * KVX_NS_PER_MS;
 	for (;;) {
-		uint32_t seen = kvx_event_sequence(&transfer->event);
+		uint32_t seen = kvx_event_sequence(event);
 		int result = kvx_transfer_poll(transfer, layer);
 		if (result)
 			return result > 0 ? 0 : result;
@@ -75,6 +85,6 @@ int kvx_transfer_wait(struct kvx_transfer *transfer, uint32_t layer, uint32_t ti
 			return kvx_fail(KVX_E_TIMEDOUT, "%s: %u of %u layers done after %u ms",
 					transfer->what, atomic_load(&transfer->done_count),
 					transfer->layers, timeout_ms);
-		kvx_engine_wait(transfer->engine, &transfer->event, seen, deadline_ns);
+		kvx_engine_wait(transfer->engine, event, seen, deadline_ns);
 	}
 }

@@ -24,7 +24,8 @@ struct kvx_transfer {
 	char *text; /* why it ended, once end is negative; owned */
 	_Atomic uint32_t done_count;
 	_Atomic uint64_t done[KVX_LAYER_WORDS];
-	struct kvx_event event;
+	struct kvx_event event;     /* a layer is done, or the end */
+	struct kvx_event end_event; /* the end: who waits for all layers is not woken for each */
 };
 
 void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine, const char *what,

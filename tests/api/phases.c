@@ -123,10 +123,8 @@ EACH_WAY_TEST(engines_can_be_closed_with_everything_open)
 		engine_close(&pair.drive, receiver_first ? pair.receiver : pair.sender);
 		drive_for(&pair.drive, 20);
 		engine_close(&pair.drive, receiver_first ? pair.sender : pair.receiver);
-		for (uint32_t i = 0; i < PHASES; i++) {
-			free(requests[i].from);
-			free(requests[i].to);
-		}
+		for (uint32_t i = 0; i < PHASES; i++)
+			request_free(&requests[i]);
 	}
 	free(requests);
 }

@@ -69,6 +69,7 @@ EACH_WAY_TEST(contract_6__a_peer_that_closes_disturbs_nobody)
 	neighbour_open(&neighbour, &pair, way);
 	run_beside(&pair, close_engine, &neighbour);
 	int result = wait_grant(&pair.drive, neighbour.request.grant, KVX_ALL_LAYERS, PATIENCE_MS);
+	request_free(&neighbour.request);
 	cr_assert(result == KVX_E_PEER_LOST || result == KVX_E_CANCELLED, "%s",
 		  kvx_error_name(result));
 	pair_close(&pair);
@@ -96,6 +97,7 @@ EACH_WAY_TEST(contract_6__a_peer_that_stalls_disturbs_nobody)
 		    KVX_E_PEER_LOST, "neighbour", "silent");
 	cr_assert_eq(stats_of(pair.receiver).peers_lost, 1);
 	kvx_engine_close(neighbour.pair.sender);
+	request_free(&neighbour.request);
 	pair_close(&pair);
 }
 
@@ -171,6 +173,48 @@ EACH_WAY_TEST(contract_6__a_peer_that_leaves_gaps_disturbs_nobody)
 	pair_open(&pair, way, &geometry, options);
 	run_beside(&pair, send_a_unit_with_a_gap, NULL);
 	cr_assert_eq(stats_of(pair.receiver).protocol_errors, 1);
+	pair_close(&pair);
+}
+
+/* The receiver learns of the last byte and of the good-bye in one step. */
+static void leave_with_the_last_byte(struct pair *pair, void *argument)
+{
+	const uint32_t block = geometry.blocks - 1;
+	struct kvx_message bye = {.type = KVX_MESSAGE_BYE, .text = "done"};
+	struct drive nobody = {0};
+	struct stranger stranger;
+	struct kvx_grant *grant;
+
+	(void)argument;
+	for (uint32_t round = 0; round < 20; round++) {
+		expect_ok(kvx_grant_open(pair->to, &block, 1, 60000, &grant));
+		struct kvx_ticket ticket = ticket_of(grant);
+		stranger_connect(&stranger, &pair->drive, pair->way->transport,
+				 kvx_engine_address(pair->receiver));
+		stranger_hello(&stranger);
+		struct kvx_message open = stranger_open_message(&ticket, 1, 1);
+		stranger_say(&stranger, &open);
+		cr_assert(stranger_listen(&stranger, &pair->drive, 1));
+		drive_for(&pair->drive, 2);
+		for (uint32_t layer = 0; layer < geometry.layers; layer++)
+			stranger_post(&stranger, &nobody, &ticket, layer, 0, 0, 2 * 8192);
+		stranger_say(&stranger, &bye);
+		stranger_flush(&stranger);
+		int result = wait_grant(&pair->drive, grant, KVX_ALL_LAYERS, PATIENCE_MS);
+		cr_assert(result == 0 || result == KVX_E_PEER_LOST, "%s", kvx_error_name(result));
+		cr_assert(stranger_sees_end(&stranger, &pair->drive));
+		stranger_close(&stranger);
+		kvx_ticket_finish(&ticket);
+		kvx_grant_close(grant);
+	}
+}
+
+EACH_WAY_TEST(contract_6__a_peer_that_leaves_with_its_last_byte_disturbs_nobody)
+{
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	run_beside(&pair, leave_with_the_last_byte, NULL);
 	pair_close(&pair);
 }
 

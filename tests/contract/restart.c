@@ -74,6 +74,7 @@ EACH_WAY_TEST(contract_5__a_ticket_of_an_earlier_incarnation_is_refused_naming_b
 		expect_refused(&pair, &request, &relic);
 	pair_expect_works(&pair, 2);
 	kvx_peer_close(peer);
+	request_free(&request);
 	pair_close(&pair);
 }
 
@@ -92,6 +93,7 @@ Test(tcp, contract_5__the_successor_at_the_same_port_is_not_taken_for_the_old_on
 	restart_receiver(&pair, &relic);
 	expect_refused(&pair, &request, &relic);
 	pair_expect_works(&pair, 2);
+	request_free(&request);
 	pair_close(&pair);
 }
 
@@ -111,9 +113,10 @@ EACH_WAY_TEST(contract_5__an_open_stream_ends_and_the_new_incarnation_is_served)
 	int result = wait_stream(&pair.drive, request.stream, KVX_ALL_LAYERS, PATIENCE_MS);
 	cr_assert(result == KVX_E_PEER_LOST || result == KVX_E_REVOKED, "%s",
 		  kvx_error_name(result));
+	kvx_stream_close(request.stream);
 	pair_expect_works(&pair, 2);
 	expect_refused(&pair, &request, &relic);
-	kvx_stream_close(request.stream);
+	request_free(&request);
 	pair_close(&pair);
 }
 
@@ -142,5 +145,6 @@ EACH_WAY_TEST(contract_5__a_restarted_sender_needs_a_new_grant)
 	kvx_stream_close(again);
 	kvx_grant_close(request.grant);
 	pair_expect_works(&pair, 2);
+	request_free(&request);
 	pair_close(&pair);
 }

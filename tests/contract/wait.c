@@ -203,6 +203,7 @@ EACH_WAY_TEST(contract_3__a_closed_sender_ends_the_receivers_wait)
 	cr_assert(strstr(kvx_error_text(), "closed its engine"), "%s", kvx_error_text());
 	cr_assert_lt(now_ms() - begin_ms, SLACK_MS);
 	kvx_grant_close(request.grant);
+	request_free(&request);
 	engine_close(&pair.drive, pair.receiver);
 }
 
@@ -220,6 +221,7 @@ EACH_WAY_TEST(contract_3__a_closed_receiver_ends_the_senders_wait)
 	cr_assert(strstr(kvx_error_text(), "closed its engine"), "%s", kvx_error_text());
 	cr_assert_lt(now_ms() - begin_ms, SLACK_MS);
 	kvx_stream_close(request.stream);
+	request_free(&request);
 	engine_close(&pair.drive, pair.sender);
 }
 
@@ -249,6 +251,7 @@ EACH_WAY_TEST(contract_3__nobody_there_is_unreachable)
 	expect_fail(wait_peer(&pair.drive, peer, PATIENCE_MS), KVX_E_UNREACHABLE, way->transport);
 	kvx_peer_close(peer);
 	kvx_stream_close(request.stream);
+	request_free(&request);
 	engine_close(&pair.drive, pair.sender);
 }
 
@@ -312,6 +315,7 @@ EACH_WAY_TEST(contract_3__a_sender_that_goes_with_its_last_byte_leaves_nobody_wa
 			if (kvx_grant_poll(request.grant, layer) == 1)
 				request_expect_layer(&request, layer);
 		kvx_grant_close(request.grant);
+		request_free(&request);
 		engine_close(&pair.drive, pair.receiver);
 	}
 }

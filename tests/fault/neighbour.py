@@ -26,6 +26,7 @@ def bad_neighbour_disturbs_nobody(mode):
             assert receiver.counts()[1] == threads, "the engine made threads"
         tally.tried = neighbour.made
         assert not neighbour.failure, neighbour.failure
+        assert receiver.stats()["protocol_errors"], "no attack came past the door"
         # Another peer still gets in.
         newcomer = Worker(mode, blocks=4)
         Requests(newcomer, receiver).open().finish(tally)

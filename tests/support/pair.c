@@ -233,6 +233,11 @@ void request_close(struct request *request)
 {
 	kvx_stream_close(request->stream);
 	kvx_grant_close(request->grant);
+	request_free(request);
+}
+
+void request_free(struct request *request)
+{
 	free(request->from);
 	free(request->to);
 }

@@ -73,6 +73,9 @@ void request_expect_layer(struct request *request, uint32_t layer);
 
 void request_close(struct request *request);
 
+/* Frees its tables: grant and stream are closed, or void because their engines are. */
+void request_free(struct request *request);
+
 /* Opens, runs and closes one: the pair works. */
 void pair_expect_works(struct pair *pair, uint64_t id);
 

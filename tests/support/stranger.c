@@ -212,6 +212,14 @@ void stranger_post(struct stranger *stranger, struct drive *drive, const struct 
 	step(stranger, drive);
 }
 
+void stranger_flush(struct stranger *stranger)
+{
+	struct drive nobody = {0};
+
+	for (int i = 0; i < 5; i++)
+		step(stranger, &nobody);
+}
+
 bool stranger_listen(struct stranger *stranger, struct drive *drive, uint32_t count)
 {
 	return wait_for(stranger, drive, &stranger->heard_count, count, NULL);

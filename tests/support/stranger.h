@@ -42,6 +42,9 @@ struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64
 void stranger_post(struct stranger *stranger, struct drive *drive, const struct kvx_ticket *ticket,
 		   uint32_t layer, uint32_t unit, uint64_t place, uint32_t bytes);
 
+/* Lets what was said and posted leave; no engine is driven. */
+void stranger_flush(struct stranger *stranger);
+
 /* Waits for the next message; false: none came. Or for the link to go down. */
 bool stranger_listen(struct stranger *stranger, struct drive *drive, uint32_t count);
 bool stranger_sees_end(struct stranger *stranger, struct drive *drive);

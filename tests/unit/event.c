@@ -35,14 +35,14 @@ Test(event, a_wait_ends_at_its_deadline)
 	int64_t begin_ns = kvx_now_ns(), deadline_ns = begin_ns + 30 * KVX_NS_PER_MS;
 
 	while (kvx_now_ns() < deadline_ns)
-		kvx_event_wait(&event, kvx_event_sequence(&event), deadline_ns);
+		kvx_event_wait(&event, kvx_event_sequence(&event), deadline_ns, 0);
 	cr_assert(kvx_now_ns() - begin_ns < 5 * KVX_NS_PER_S);
 }
 
 Test(event, a_deadline_that_has_passed_does_not_wait)
 {
-	kvx_event_wait(&event, kvx_event_sequence(&event), kvx_now_ns() - KVX_NS_PER_S);
-	kvx_event_wait(&event, kvx_event_sequence(&event), 0);
+	kvx_event_wait(&event, kvx_event_sequence(&event), kvx_now_ns() - KVX_NS_PER_S, 0);
+	kvx_event_wait(&event, kvx_event_sequence(&event), 0, 0);
 }
 
 Test(event, what_was_notified_before_does_not_wait)
@@ -50,7 +50,7 @@ Test(event, what_was_notified_before_does_not_wait)
 	uint32_t seen = kvx_event_sequence(&event);
 
 	kvx_event_notify(&event);
-	kvx_event_wait(&event, seen, KVX_NEVER_NS);
+	kvx_event_wait(&event, seen, KVX_NEVER_NS, 0);
 	cr_assert_neq(kvx_event_sequence(&event), seen);
 }
 
@@ -85,7 +85,7 @@ static void *wait_for_values(void *argument)
 		int64_t deadline_ns = kvx_now_ns() + 20 * KVX_NS_PER_S;
 		if (before >= STEPS)
 			break;
-		kvx_event_wait(&event, seen, deadline_ns);
+		kvx_event_wait(&event, seen, deadline_ns, KVX_NS_PER_US);
 		if (kvx_now_ns() >= deadline_ns && atomic_load(&value) != before)
 			atomic_fetch_add(&lost, 1);
 	}

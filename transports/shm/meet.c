@@ -44,6 +44,14 @@ static uint64_t random_number(void)
 	return number;
 }
 
+static int fail_descriptor(const char *what)
+{
+	bool limit = errno == EMFILE || errno == ENFILE;
+
+	return kvx_fail(KVX_E_SYSTEM, "shm: %s: %s%s", what, strerror(errno),
+			limit ? "; raise RLIMIT_NOFILE" : "");
+}
+
 /* Notes the peer's process. Fails with KVX_E_REFUSED if it belongs to another user. */
 static int check_peer(struct shm_link *link, int fd)
 {
@@ -95,7 +103,7 @@ static int make_rings(struct shm_link *link, int *fd)
 
 	*fd = memfd_create("kvxfer-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (*fd < 0)
-		return kvx_fail(KVX_E_SYSTEM, "shm: memfd_create: %s", strerror(errno));
+		return fail_descriptor("memfd_create");
 	if (ftruncate(*fd, (off_t)bytes) < 0 ||
 	    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		goto fail_file;
@@ -153,7 +161,7 @@ int kvx_shm_knock(struct shm_link *link)
 	int error;
 
 	if (fd < 0)
-		return kvx_fail(KVX_E_SYSTEM, "shm: socket: %s", strerror(errno));
+		return fail_descriptor("socket");
 	if (connect(fd, (const struct sockaddr *)&address, length) < 0) {
 		if (errno == EAGAIN) {
 			close(fd);
@@ -371,7 +379,7 @@ int kvx_shm_listen(struct kvx_transport *transport)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
-		return kvx_fail(KVX_E_SYSTEM, "shm: socket: %s", strerror(errno));
+		return fail_descriptor("socket");
 	snprintf(name, sizeof(name), "kvxfer-%016llx-%u", (unsigned long long)random_number(),
 		 geteuid());
 	if (bind(fd, (const struct sockaddr *)&address, abstract_address(&address, name)) < 0 ||
