@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -44,7 +45,7 @@ static bool changes(struct kvx_event *event, uint32_t seen, int64_t until_ns)
 	do {
 		if (atomic_load_explicit(&event->sequence, memory_order_acquire) != seen)
 			return true;
-		kvx_cpu_relax();
+		sched_yield();
 	} while (kvx_now_ns() < until_ns);
 	return false;
 }

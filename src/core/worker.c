@@ -6,6 +6,7 @@
 #include "core/peer.h"
 #include "core/stream.h"
 
+#include <sched.h>
 #include <sys/prctl.h>
 
 /* Timers of transports and heartbeats are looked at this often at least. */
@@ -139,7 +140,7 @@ void *kvx_worker_run(void *context)
 		} else if (engine->now_ns - busy_ns >= spin_ns) {
 			kvx_worker_sleep(engine, KVX_NEVER_NS);
 		} else {
-			kvx_cpu_relax();
+			sched_yield(); /* whoever needs this core has work */
 		}
 	}
 	return NULL;

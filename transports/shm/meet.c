@@ -22,6 +22,8 @@
 #define MAGIC UINT64_C(0x6d68732d7866766b) /* "kvxf-shm" */
 #define VERSION 1u
 #define BACKLOG 64
+/* Few of those half-made at most, so that a burst of peers is greeted before the oldest must go. */
+#define CALLBACK_ACCEPTS 32
 #define KNOCK_AGAIN_NS (2 * KVX_NS_PER_MS)
 #define ACCEPT_AGAIN_NS (100 * KVX_NS_PER_MS)
 
@@ -355,7 +357,7 @@ static void listener_ready(struct kvx_pollable *pollable, uint32_t events)
 		kvx_container_of(pollable, struct kvx_transport, listener);
 
 	(void)events;
-	for (uint32_t i = 0; i < SHM_HALF_MADE_MAX; i++) {
+	for (int i = 0; i < CALLBACK_ACCEPTS; i++) {
 		int fd = accept4(pollable->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			accept_peer(transport, fd);

@@ -18,6 +18,9 @@ static int read_boot_id(char *boot_id, size_t size)
 
 	if (fd >= 0)
 		close(fd);
+	if (length <= 0 && (errno == EMFILE || errno == ENFILE))
+		return kvx_fail(KVX_E_SYSTEM, "shm: boot id: %s; raise RLIMIT_NOFILE",
+				strerror(errno));
 	if (length <= 0)
 		return kvx_fail(KVX_E_UNSUPPORTED,
 				"shm: /proc/sys/kernel/random/boot_id cannot be read; is /proc "

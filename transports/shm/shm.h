@@ -12,7 +12,7 @@
 
 #include "../lane.h"
 
-#define SHM_HALF_MADE_MAX 16u   /* connections that have not said hello */
+#define SHM_HALF_MADE_MAX 256u  /* connections that have not said hello */
 #define SHM_MEMORIES_MAX 16384u /* of one link: as many mappings at the receiver */
 #define SHM_NAME_MAX 63u        /* characters of a socket's name */
 #define SHM_BOOT_ID_MAX 63u
