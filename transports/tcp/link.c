@@ -15,6 +15,7 @@ static void rail_init(struct kvx_tcp_rail *rail, struct kvx_tcp_link *link)
 	rail->connection.link = link;
 	rail->connection.rail = rail;
 	rail->lost = -1;
+	kvx_list_init(&rail->unsent);
 }
 
 struct kvx_tcp_link *kvx_tcp_link_new(struct kvx_transport *transport, uint32_t rails,
@@ -42,6 +43,7 @@ static void rail_close(struct kvx_tcp_rail *rail)
 {
 	kvx_tcp_connection_close(&rail->connection);
 	kvx_tcp_sending_clear(&rail->sending);
+	kvx_list_remove(&rail->unsent);
 	rail->receiving = (struct kvx_tcp_receiving){0};
 	rail->state = KVX_TCP_RAIL_DOWN;
 }

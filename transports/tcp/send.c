@@ -5,20 +5,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* So much is sent at once; less waits for the next progress(), so that small frames, which cost a
+ * system call each otherwise, go together. */
+#define ENOUGH_BYTES (256u << 10)
+
 void kvx_tcp_sending_clear(struct kvx_tcp_sending *sending)
 {
-	free(sending->rest);
-	sending->rest = NULL;
-	sending->first = sending->count = 0;
+	for (uint32_t i = 0; i < sending->frame_count; i++)
+		free(sending->frames[i].rest);
+	sending->first = sending->count = sending->frame_count = sending->bytes = 0;
+	sending->full = false;
+}
+
+static bool has_room(const struct kvx_tcp_sending *sending, const struct kvx_batch *batch)
+{
+	return sending->frame_count < KVX_TCP_FRAMES_MAX &&
+	       KVX_TCP_PARTS_MAX - sending->count > batch->count;
 }
 
 /* The header, then the slices; those that adjoin in memory become one part. */
-static void frame_batch(struct kvx_tcp_sending *sending, const struct kvx_batch *batch)
+static void add_frame(struct kvx_tcp_sending *sending, const struct kvx_batch *batch)
 {
-	struct iovec *part = sending->parts;
+	struct kvx_tcp_frame *frame = &sending->frames[sending->frame_count++];
+	struct iovec *part = &sending->parts[sending->count];
 
-	kvx_tcp_header_encode(batch, sending->header);
-	*part = (struct iovec){sending->header, sizeof(sending->header)};
+	kvx_tcp_header_encode(batch, frame->header);
+	frame->stream = batch->stream;
+	frame->rest = NULL;
+	frame->first = sending->count;
+	*part = (struct iovec){frame->header, sizeof(frame->header)};
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct kvx_slice *slice = &batch->slices[i];
 		if (i > 0 && slice->local == (char *)part->iov_base + part->iov_len)
@@ -26,12 +41,11 @@ static void frame_batch(struct kvx_tcp_sending *sending, const struct kvx_batch 
 		else
 			*++part = (struct iovec){(char *)slice->local, slice->length};
 	}
-	sending->first = 0;
-	sending->count = (uint32_t)(part - sending->parts) + 1;
-	sending->begun = false;
-	sending->stream = batch->stream;
+	frame->end = sending->count = (uint32_t)(part - sending->parts) + 1;
+	sending->bytes += batch->bytes;
 }
 
+/* Withdrawn parts are empty, and passed over here. */
 static void advance(struct kvx_tcp_sending *sending, size_t sent)
 {
 	struct iovec *part = &sending->parts[sending->first];
@@ -46,7 +60,6 @@ static void advance(struct kvx_tcp_sending *sending, size_t sent)
 	part->iov_base = (char *)part->iov_base + sent;
 	part->iov_len -= sent;
 	sending->first = (uint32_t)(part - sending->parts);
-	sending->begun = true;
 }
 
 /* Gives the socket what it takes. False: the rail is lost. */
@@ -66,16 +79,29 @@ static bool flush(struct kvx_tcp_rail *rail)
 	return true;
 }
 
+void kvx_tcp_send(struct kvx_tcp_rail *rail)
+{
+	kvx_list_remove(&rail->unsent);
+	if (!flush(rail) || !rail->sending.count)
+		return;
+	rail->sending.full = true;
+	kvx_tcp_connection_want(&rail->connection, EPOLLIN | EPOLLOUT);
+}
+
 bool kvx_tcp_post(struct kvx_link *base, uint32_t index, const struct kvx_batch *batch)
 {
 	struct kvx_tcp_link *link = (struct kvx_tcp_link *)base;
 	struct kvx_tcp_rail *rail = &link->rails[index];
+	struct kvx_tcp_sending *sending = &rail->sending;
 
-	if (link->state != KVX_TCP_LINK_UP || rail->state != KVX_TCP_RAIL_UP || rail->sending.count)
+	if (link->state != KVX_TCP_LINK_UP || rail->state != KVX_TCP_RAIL_UP || sending->full ||
+	    !has_room(sending, batch))
 		return false;
-	frame_batch(&rail->sending, batch);
-	if (flush(rail) && rail->sending.count)
-		kvx_tcp_connection_want(&rail->connection, EPOLLIN | EPOLLOUT);
+	add_frame(sending, batch);
+	if (sending->bytes >= ENOUGH_BYTES)
+		kvx_tcp_send(rail);
+	else if (kvx_list_empty(&rail->unsent))
+		kvx_list_append(&base->transport->unsent, &rail->unsent);
 	return true;
 }
 
@@ -110,34 +136,53 @@ void kvx_tcp_sender_ready(struct kvx_pollable *pollable, uint32_t events)
 	if (!(events & EPOLLOUT))
 		return;
 	if (rail->sending.count)
-		flush(rail);
+		kvx_tcp_send(rail);
 	else
 		kvx_tcp_connection_want(&rail->connection, EPOLLIN);
 }
 
-/* What the peer must still get of a frame that it has begun to read is copied, so that the stream's
- * memory is free at once. */
-static bool detach(struct kvx_tcp_sending *sending)
+static size_t bytes_of(const struct iovec *parts, uint32_t count)
 {
 	size_t bytes = 0;
 
-	if (sending->rest)
+	for (uint32_t i = 0; i < count; i++)
+		bytes += parts[i].iov_len;
+	return bytes;
+}
+
+/* The peer has got the frame's first byte, so it must get the rest: from a copy, so that the
+ * stream's memory is free at once. */
+static bool detach(struct kvx_tcp_frame *frame, struct iovec *parts, uint32_t count)
+{
+	if (frame->rest)
 		return true;
-	for (uint32_t i = sending->first; i < sending->count; i++)
-		bytes += sending->parts[i].iov_len;
-	char *rest = malloc(bytes);
-	if (!rest)
+	char *next = frame->rest = malloc(bytes_of(parts, count));
+	if (!next)
 		return false;
-	char *next = rest;
-	for (uint32_t i = sending->first; i < sending->count; i++) {
-		memcpy(next, sending->parts[i].iov_base, sending->parts[i].iov_len);
-		next += sending->parts[i].iov_len;
+	for (uint32_t i = 0; i < count; i++) {
+		memcpy(next, parts[i].iov_base, parts[i].iov_len);
+		parts[i].iov_base = next;
+		next += parts[i].iov_len;
 	}
-	sending->rest = rest;
-	sending->parts[0] = (struct iovec){rest, bytes};
-	sending->first = 0;
-	sending->count = 1;
 	return true;
+}
+
+/* False: no memory to do it. */
+static bool withdraw_frame(struct kvx_tcp_sending *sending, struct kvx_tcp_frame *frame)
+{
+	struct iovec *parts = &sending->parts[frame->first];
+	uint32_t count = frame->end - frame->first;
+
+	if (sending->first >= frame->end)
+		return true; /* sent */
+	if (sending->first < frame->first ||
+	    (sending->first == frame->first && parts[0].iov_len == sizeof(frame->header))) {
+		for (uint32_t i = 0; i < count; i++)
+			parts[i].iov_len = 0;
+		return true;
+	}
+	count = frame->end - sending->first;
+	return detach(frame, &sending->parts[sending->first], count);
 }
 
 void kvx_tcp_withdraw(struct kvx_link *base, const void *stream)
@@ -145,12 +190,17 @@ void kvx_tcp_withdraw(struct kvx_link *base, const void *stream)
 	struct kvx_tcp_link *link = (struct kvx_tcp_link *)base;
 
 	for (uint32_t i = 0; i < base->rails; i++) {
-		struct kvx_tcp_sending *sending = &link->rails[i].sending;
-		if (!sending->count || sending->stream != stream)
-			continue;
-		if (!sending->begun)
-			kvx_tcp_sending_clear(sending);
-		else if (!detach(sending))
-			kvx_tcp_rail_lost(&link->rails[i], ENOMEM);
+		struct kvx_tcp_rail *rail = &link->rails[i];
+		struct kvx_tcp_sending *sending = &rail->sending;
+		bool done = true;
+		for (uint32_t j = 0; j < sending->frame_count; j++)
+			if (sending->frames[j].stream == stream)
+				done = withdraw_frame(sending, &sending->frames[j]) && done;
+		if (!done)
+			kvx_tcp_rail_lost(rail, ENOMEM);
+		else if (sending->count)
+			advance(sending, 0);
+		if (!sending->count)
+			kvx_list_remove(&rail->unsent);
 	}
 }

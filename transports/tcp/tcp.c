@@ -114,6 +114,7 @@ static int tcp_open(const struct kvx_transport_context *context, struct kvx_tran
 	kvx_list_init(&transport->greetings);
 	kvx_list_init(&transport->halves);
 	kvx_list_init(&transport->links);
+	kvx_list_init(&transport->unsent);
 	kvx_list_init(&transport->troubled);
 	int error = start_listening(transport);
 	if (error) {
@@ -166,6 +167,8 @@ static int tcp_progress(struct kvx_transport *transport, int64_t now_ns)
 {
 	int done = 0;
 
+	for (; !kvx_list_empty(&transport->unsent); done++)
+		kvx_tcp_send(kvx_container_of(transport->unsent.next, struct kvx_tcp_rail, unsent));
 	if (now_ns >= transport->timer_ns)
 		done += run_timers(transport, now_ns);
 	for (; !kvx_list_empty(&transport->troubled); done++)
@@ -177,7 +180,7 @@ static int tcp_progress(struct kvx_transport *transport, int64_t now_ns)
 /* All the rest makes a socket ready; timers do well with the progress() calls of a sleeper. */
 static bool tcp_arm(struct kvx_transport *transport)
 {
-	return !kvx_list_empty(&transport->troubled);
+	return !kvx_list_empty(&transport->troubled) || !kvx_list_empty(&transport->unsent);
 }
 
 const struct kvx_transport_ops kvx_tcp_transport = {

@@ -36,6 +36,7 @@ struct kvx_transport {
 	struct kvx_list halves;     /* accepted links that lack connections, oldest first */
 	uint32_t half_made;         /* connections of greetings and halves */
 	struct kvx_list links;      /* all others, of both sides */
+	struct kvx_list unsent;     /* rails with frames to send at the next progress */
 	struct kvx_list troubled;   /* links with something to tell the sink at the next progress */
 	int64_t timer_ns;           /* when a deadline or retry is due */
 	char address[KVX_ADDRESS_MAX + 1];
@@ -52,14 +53,25 @@ struct kvx_tcp_connection {
 	uint32_t preamble_bytes;
 };
 
-/* The frame that the socket did not take whole. parts[first..count) is what is left. */
-struct kvx_tcp_sending {
+#define KVX_TCP_FRAMES_MAX 8u
+#define KVX_TCP_PARTS_MAX (4 * (1 + KVX_BATCH_SLICES_MAX))
+
+/* A frame in the making. Its parts are sending.parts[first..end): its header, then its bytes. */
+struct kvx_tcp_frame {
 	uint8_t header[KVX_TCP_HEADER_BYTES];
-	struct iovec parts[1 + KVX_BATCH_SLICES_MAX];
-	uint32_t first, count; /* count 0: nothing is left */
-	bool begun;            /* the peer has got its first byte, so it must get all */
+	uint32_t first, end;
 	const void *stream;
-	char *rest; /* copy of what is left, after withdraw() */
+	char *rest; /* copy of what was left to send, after withdraw() */
+};
+
+/* Frames that one system call is to send. parts[first..count) is what is left of them. */
+struct kvx_tcp_sending {
+	struct iovec parts[KVX_TCP_PARTS_MAX];
+	uint32_t first, count; /* count 0: nothing is left */
+	struct kvx_tcp_frame frames[KVX_TCP_FRAMES_MAX];
+	uint32_t frame_count;
+	uint32_t bytes; /* of the frames, when they were added */
+	bool full;      /* the socket took no more: EPOLLOUT will tell */
 };
 
 /* The frame that arrives. */
@@ -82,6 +94,7 @@ enum kvx_tcp_rail_state {
 
 struct kvx_tcp_rail {
 	struct kvx_tcp_connection connection;
+	struct kvx_list unsent; /* in the transport's, or in none */
 	enum kvx_tcp_rail_state state;
 	int lost;           /* errno of the loss, 0 for a close, to be told; -1: nothing to tell */
 	int64_t due_ns;     /* connecting side: retry when down, deadline when dialling */
@@ -197,6 +210,9 @@ void kvx_tcp_explain(const struct kvx_link *link, char *text, size_t size);
 bool kvx_tcp_post(struct kvx_link *link, uint32_t rail, const struct kvx_batch *batch);
 void kvx_tcp_withdraw(struct kvx_link *link, const void *stream);
 void kvx_tcp_sender_ready(struct kvx_pollable *pollable, uint32_t events);
+
+/* Sends the frames that post() took since. */
+void kvx_tcp_send(struct kvx_tcp_rail *rail);
 
 /* What is left is lost. */
 void kvx_tcp_sending_clear(struct kvx_tcp_sending *sending);
