@@ -315,9 +315,9 @@ struct kvx_grant;
 /*
  * Grants blocks[0..count) of pool, in the request's order: what the sender streams from its i-th
  * block lands in blocks[i], in every layer and plane. lease_ms: after that time, 1 to
- * KVX_TIMEOUT_MAX_MS, a grant that is not complete fails with KVX_E_LEASE; a sender that dies before
- * it presented the ticket is not known here, so then it is the lease that ends the wait. The table is
- * copied.
+ * KVX_TIMEOUT_MAX_MS, a grant that is not complete fails with KVX_E_LEASE; a sender that dies
+ * before it presented the ticket is not known here, so then it is the lease that ends the wait. The
+ * table is copied.
  * Errors: KVX_E_INVALID (a block out of range, repeated, or granted to another open grant: the text
  * says which), KVX_E_LIMIT (KVX_GRANTS_MAX, KVX_TABLE_MAX).
  */

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The forms of kvxfer-bench that others rely upon: what they take, print and return."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+import tap
+
+BENCH = tap.BUILD / "bench" / "kvxfer-bench"
+SMALL = ["--pool-bytes", "32M"]
+BLOCKS = ["blocks", "--block-size", "64K", "--blocks", "128", "--seconds", "1"] + SMALL
+STREAM = ["stream", "--model", "qwen3-8b", "--tokens", "256", "--block-tokens", "16"] + SMALL
+FIELDS = {
+    "workload": str, "transport": str, "model": (str, type(None)), "block_bytes": int,
+    "blocks": int, "layers": int, "bytes": int, "seconds": (int, float),
+    "gbytes_per_s": (int, float), "requests": int, "verify": str, "errors": int,
+    "latency_us": (dict, type(None)), "exposed_us": (dict, type(None)),
+    "exposed_ideal_us": (int, float, type(None)), "hidden_fraction": (int, float, type(None)),
+    "request_fixed_us": (dict, type(None)), "engine_ns_per_slice": (int, float, type(None)),
+    "cpu_seconds": dict, "baseline": (dict, type(None)), "entropy_bits_per_byte": (int, float),
+    "version": str,
+}  # fmt: skip
+
+
+def bench(*arguments, status=0):
+    """Runs the bench; what is on stdout and on stderr."""
+    done = subprocess.run(
+        [str(BENCH), *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=110,
+    )  # fmt: skip
+    shown = " ".join(map(str, arguments))
+    assert done.returncode == status, f"{shown}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout, done.stderr
+
+
+def result(*arguments, status=0):
+    """The JSON object, which is all that stdout holds, with every field of its type."""
+    report = json.loads(bench(*arguments, "--json", "-", status=status)[0])
+    tap.expect(f"no {name}" for name in FIELDS if name not in report)
+    tap.expect(
+        f"{name} is {report[name]!r}"
+        for name, kinds in FIELDS.items()
+        if not isinstance(report[name], kinds)
+    )
+    return report
+
+
+@tap.cases_for(["shm", "tcp", "loop"])
+def local_blocks_arrive_verified(transport):
+    for table in "identity", "runs:4", "random":
+        report = result("local", *BLOCKS, "--transport", transport, "--table", table, "--verify")
+        assert report["transport"] == transport and report["workload"] == "blocks"
+        assert report["verify"] == "ok" and report["errors"] == 0
+        assert report["block_bytes"] == 65536 and report["blocks"] == 128
+        assert report["bytes"] == report["requests"] * 128 * 65536 > 0
+        assert report["entropy_bits_per_byte"] > 7.9
+        assert set(report["latency_us"]) == {"p50", "p90", "p99", "p999", "max"}
+
+
+@tap.cases_for(["shm", "tcp", "loop"])
+def local_stream_arrives_verified(transport):
+    form = ["--transport", transport, "--layer-us", "300", "--requests", "8", "--inflight", "4"]
+    report = result("local", *STREAM, *form, "--verify")
+    assert report["model"] == "qwen3-8b" and report["layers"] == 36
+    assert report["requests"] == 8 and report["verify"] == "ok" and report["errors"] == 0
+    assert report["bytes"] == 8 * 36 * 256 * 4096
+    assert set(report["exposed_us"]) == {"p50", "p99"} == set(report["request_fixed_us"])
+    assert report["exposed_ideal_us"] > 0 and 0 <= report["hidden_fraction"] <= 1
+
+
+@tap.cases_for(["shm", "tcp"])
+def local_latency_is_measured(transport):
+    form = ["--transport", transport, "--block-size", "64K", "--seconds", "1"] + SMALL
+    report = result("local", "latency", *form)
+    assert 0 < report["latency_us"]["p50"] <= report["latency_us"]["max"]
+    assert report["verify"] == "off" and report["baseline"] is None
+
+
+@tap.case
+def shm_is_measured_beside_memcpy():
+    report = result("local", *BLOCKS, "--transport", "shm", "--baseline")
+    assert report["baseline"]["name"] == "memcpy" and report["baseline"]["ratio"] > 0
+
+
+@tap.case
+def tcp_is_measured_beside_iperf3():
+    tap.need("iperf3")
+    report = result("local", *BLOCKS, "--transport", "tcp", "--baseline")
+    assert report["baseline"]["name"] == "iperf3" and report["baseline"]["gbytes_per_s"] > 0
+
+
+@tap.case
+def the_engine_alone_is_measured_over_loop():
+    report = result("local", *BLOCKS, "--transport", "loop", "--no-copy")
+    assert report["engine_ns_per_slice"] > 0
+
+
+@tap.case
+def a_stream_may_be_told_by_a_watched_word():
+    form = ["--transport", "shm", "--layer-us", "100", "--requests", "2", "--ready", "word"]
+    assert result("local", *STREAM, *form, "--verify")["verify"] == "ok"
+
+
+@tap.case
+def damaged_bytes_are_found():
+    report = result("local", *BLOCKS, "--transport", "shm", "--verify", "--corrupt", "3", status=1)
+    assert report["verify"] == "failed" and report["wrong_bytes"] == 3
+
+
+@tap.case
+def a_file_is_replayed_and_its_entropy_told():
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"ab" * 50000)
+        file.flush()
+        form = ["--transport", "shm", "--payload", file.name]
+        report = result("local", *BLOCKS, *form)
+    assert abs(report["entropy_bits_per_byte"] - 1) < 0.01
+
+
+@tap.case
+def two_ends_that_were_started_apart_meet():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    server = subprocess.Popen([BENCH, "serve", "--listen", place], stdout=subprocess.DEVNULL)
+    try:
+        for workload in BLOCKS, STREAM + ["--requests", "2", "--layer-us", "100"]:
+            for _ in range(50):
+                try:
+                    socket.create_connection(tuple(place.split(":"))).close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            form = ["--peer", place, "--transport", "tcp", "--verify"]
+            assert result("run", *workload, *form)["verify"] == "ok"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@tap.case
+def ten_models_and_more_are_known():
+    names = [line.split()[0] for line in bench("--model", "list")[0].splitlines() if line.strip()]
+    known = {"qwen3-8b", "qwen3-32b", "llama-3.1-8b", "llama-3.1-70b", "deepseek-v3", "gpt-oss-120b"}
+    assert len(names) >= 10 and known <= set(names), names
+
+
+@tap.cases_for([
+    "local", "local walk", "local blocks --blocks 0", "local blocks --table runs:x",
+    "local blocks --block-size 10", "local blocks --frobnicate", "run blocks",
+    "local stream --model no-such-model", "local stream --layer-us -1",
+])  # fmt: skip
+def a_command_line_that_is_wrong_is_refused(line):
+    out, said = bench(*line.split(), status=2)
+    assert not out and said.strip(), "nothing was said"
+
+
+@tap.case
+def an_unreachable_peer_is_an_error_that_names_it():
+    said = bench("run", *BLOCKS, "--peer", "127.0.0.1:1", "--transport", "tcp", status=1)[1]
+    assert "127.0.0.1:1" in said, said
+
+
+@tap.case
+def an_interrupt_reports_and_leaves_no_process():
+    running = subprocess.Popen(
+        [BENCH, "local", *BLOCKS, "--seconds", "60", "--transport", "shm", "--json", "-"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, text=True,
+    )  # fmt: skip
+    time.sleep(3)
+    os.kill(running.pid, signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert json.loads(out)["requests"] > 0 and running.returncode == 1
+    time.sleep(0.5)
+    left = [
+        stat.parent.name
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat")
+        if session_of(stat) == running.pid
+    ]
+    assert not left, f"processes {left} are left"
+
+
+def session_of(stat):
+    try:
+        return int(stat.read_text().rsplit(")", 1)[1].split()[3])
+    except (OSError, IndexError):
+        return None
+
+
+tap.main()
