@@ -50,7 +50,7 @@ class Host:
             f"listen={address}:0",
             "unauthenticated_network=on",
             f"heartbeat_ms={HEARTBEAT_MS}",
-            "connect_timeout_ms=500",
+            "connect_timeout_ms=5000",
             *options,
             prefix=self.prefix,
         )
