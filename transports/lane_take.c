@@ -47,8 +47,8 @@ static uint32_t take_message(struct kvx_lane *lane, uint64_t word, uint32_t fill
 	if (length == 0 || length > KVX_MESSAGE_MAX || entries >= filled)
 		return broke_protocol(lane, "a message of impossible length");
 	for (uint32_t i = 0; i < entries; i++) {
-		words[2 * i] = kvx_ring_word(ring, ring->head + 1 + i, 0);
-		words[2 * i + 1] = kvx_ring_word(ring, ring->head + 1 + i, 1);
+		words[2 * (size_t)i] = kvx_ring_word(ring, ring->head + 1 + i, 0);
+		words[2 * (size_t)i + 1] = kvx_ring_word(ring, ring->head + 1 + i, 1);
 	}
 	release(lane, 1 + entries);
 	lane->context->sink->message(lane->context->engine, &lane->link, words, length);

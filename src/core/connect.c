@@ -90,8 +90,8 @@ void kvx_peer_try_next(struct kvx_peer *peer)
 			continue;
 		int error = transport->ops->connect(transport->instance, address, &peer->link);
 		if (!error) {
-			peer->link->owner = peer;
-			kvx_peer_arm_handshake(peer);
+			peer->link->owner =
+				peer; /* the transport tells within connect_timeout_ms */
 			return;
 		}
 		peer->code = error;

@@ -31,7 +31,6 @@ struct kvx_engine {
 	char name[KVX_NAME_MAX + 1];
 	uint64_t incarnation;
 	char *address;
-	bool threaded; /* has its own thread */
 	struct kvx_transport_context context;
 	struct kvx_engine_transport transports[KVX_TRANSPORTS_MAX];
 	uint32_t transport_count;
@@ -41,6 +40,7 @@ struct kvx_engine {
 	struct kvx_waker waker;
 	struct kvx_event acknowledged; /* a submission that somebody waits for was done */
 	_Atomic bool stopping;
+	bool threaded; /* has its own thread; constant */
 	_Atomic(struct kvx_grant *)
 		slots[KVX_GRANTS_MAX]; /* set by the opener, cleared by the worker */
 

@@ -80,7 +80,7 @@ void kvx_peer_tell_why_not(struct kvx_peer *peer, const char *transport, const c
 /* connect.c: tries the transports of this engine, best first, until one begins to connect. */
 void kvx_peer_try_next(struct kvx_peer *peer);
 
-/* The link must be up, or the other side have greeted, within connect_timeout_ms from now. */
+/* The other side must greet within connect_timeout_ms from now. */
 void kvx_peer_arm_handshake(struct kvx_peer *peer);
 
 /* The peer's address leads to another incarnation than the ticket named. */

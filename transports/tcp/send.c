@@ -154,9 +154,11 @@ static size_t bytes_of(const struct iovec *parts, uint32_t count)
  * stream's memory is free at once. */
 static bool detach(struct kvx_tcp_frame *frame, struct iovec *parts, uint32_t count)
 {
-	if (frame->rest)
+	size_t bytes = bytes_of(parts, count);
+
+	if (frame->rest || !bytes)
 		return true;
-	char *next = frame->rest = malloc(bytes_of(parts, count));
+	char *next = frame->rest = malloc(bytes);
 	if (!next)
 		return false;
 	for (uint32_t i = 0; i < count; i++) {

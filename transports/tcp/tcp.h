@@ -170,7 +170,7 @@ int kvx_tcp_accept_expire(struct kvx_transport *transport, int64_t now_ns);
 void kvx_tcp_accept_finish(struct kvx_transport *transport);
 
 /* dial.c */
-int kvx_tcp_connect(struct kvx_transport *transport, const char *address, struct kvx_link **link);
+int kvx_tcp_connect(struct kvx_transport *transport, const char *address, struct kvx_link **result);
 
 /* Makes a lost rail anew after a while, longer each time in a row. */
 void kvx_tcp_dial_later(struct kvx_tcp_rail *rail);
@@ -202,13 +202,13 @@ void kvx_tcp_rail_lost(struct kvx_tcp_rail *rail, int error);
 /* A new connection for a lost rail: watches it and tells the sink. */
 void kvx_tcp_rail_start(struct kvx_tcp_rail *rail);
 
-void kvx_tcp_message(struct kvx_link *link, const void *bytes, uint32_t length);
-void kvx_tcp_disconnect(struct kvx_link *link);
-void kvx_tcp_explain(const struct kvx_link *link, char *text, size_t size);
+void kvx_tcp_message(struct kvx_link *base, const void *bytes, uint32_t length);
+void kvx_tcp_disconnect(struct kvx_link *base);
+void kvx_tcp_explain(const struct kvx_link *base, char *text, size_t size);
 
 /* send.c */
-bool kvx_tcp_post(struct kvx_link *link, uint32_t rail, const struct kvx_batch *batch);
-void kvx_tcp_withdraw(struct kvx_link *link, const void *stream);
+bool kvx_tcp_post(struct kvx_link *base, uint32_t index, const struct kvx_batch *batch);
+void kvx_tcp_withdraw(struct kvx_link *base, const void *stream);
 void kvx_tcp_sender_ready(struct kvx_pollable *pollable, uint32_t events);
 
 /* Sends the frames that post() took since. */
