@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -34,6 +35,23 @@ static int fail_alloc(const char *what, uint64_t bytes)
 			what, strerror(errno), change);
 }
 
+/* What can be had without swapping or killing; no limit if the kernel does not say. */
+static uint64_t available_bytes(void)
+{
+	unsigned long long kilobytes;
+	uint64_t available = UINT64_MAX;
+	char line[128];
+	FILE *file = fopen("/proc/meminfo", "re");
+
+	if (!file)
+		return available;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
+			available = kilobytes << 10;
+	fclose(file);
+	return available;
+}
+
 int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes)
 {
 	int error;
@@ -42,6 +60,15 @@ int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes)
 	if (bytes == 0 || bytes > INT64_MAX)
 		return kvx_fail(KVX_E_INVALID, "memory: cannot allocate %llu bytes",
 				(unsigned long long)bytes);
+
+	/* Its pages are made at once, so too much would not fail but have a process killed. */
+	uint64_t available = available_bytes();
+	if (bytes > available)
+		return kvx_fail(KVX_E_MEMORY,
+				"memory: cannot allocate %llu bytes: the machine has %llu "
+				"available; make the "
+				"pool smaller",
+				(unsigned long long)bytes, (unsigned long long)available);
 
 	int fd = memfd_create("kvxfer-pool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
