@@ -64,7 +64,7 @@ void kvx_report_header(const struct kvx_drive *drive)
 		settings->command == KVX_COMMAND_RUN ? settings->peer
 						     : "both ends on this machine");
 	print_what(drive);
-	fprintf(people, "transport  %s (%s)\n", results->transport, results->why);
+	fprintf(people, "transport  %s\n", results->why);
 	if (settings->workload == KVX_WORKLOAD_STREAM && results->layer_us > 0)
 		fprintf(people, "compute    %.1f us for each layer", results->layer_us);
 	if (settings->workload == KVX_WORKLOAD_STREAM && settings->layer_factor > 0)
