@@ -75,8 +75,8 @@ static void open_ends(struct ends *ends)
 	CHECK(kvx_pool_alloc(ends->sender, &geometry, &ends->from));
 	geometry.blocks = 2 * ends->slices * ends->open;
 	CHECK(kvx_pool_alloc(ends->receiver, &geometry, &ends->to));
-	ends->grants = calloc(ends->open, sizeof(*ends->grants));
-	ends->streams = calloc(ends->open, sizeof(*ends->streams));
+	ends->grants = calloc(ends->open, sizeof(struct kvx_grant *));
+	ends->streams = calloc(ends->open, sizeof(struct kvx_stream *));
 	ends->table = calloc(ends->slices, sizeof(*ends->table));
 	if (!ends->grants || !ends->streams || !ends->table)
 		exit(1);

@@ -103,8 +103,9 @@ bool kvx_worker_arm(struct kvx_engine *engine);
 /* How long it may sleep at most. */
 int64_t kvx_worker_nap_ns(const struct kvx_engine *engine);
 
-/* Sleeps until there is work, or the deadline, or for the longest nap. */
-void kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns);
+/* Sleeps until there is work, or the deadline, or for the longest nap. Returns how many descriptors
+ * were ready. */
+int kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns);
 
 /* The body of the engine's thread. */
 void *kvx_worker_run(void *context);

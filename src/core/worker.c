@@ -113,17 +113,20 @@ int64_t kvx_worker_nap_ns(const struct kvx_engine *engine)
 	return nap_ns < 0 ? 0 : nap_ns;
 }
 
-void kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns)
+int kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns)
 {
+	int done = 0;
+
 	if (!kvx_worker_arm(engine)) {
 		int64_t nap_ns = kvx_worker_nap_ns(engine), left_ns = deadline_ns - kvx_now_ns();
 		if (nap_ns > left_ns)
 			nap_ns = left_ns > 0 ? left_ns : 0;
 		kvx_poller_wait(&engine->poller, nap_ns);
 		engine->now_ns = kvx_now_ns(); /* what the callbacks see */
-		kvx_poller_dispatch(&engine->poller);
+		done = kvx_poller_dispatch(&engine->poller);
 	}
 	kvx_waker_disarm(&engine->waker);
+	return done;
 }
 
 void *kvx_worker_run(void *context)
@@ -138,7 +141,8 @@ void *kvx_worker_run(void *context)
 		if (kvx_worker_step(engine)) {
 			busy_ns = engine->now_ns;
 		} else if (engine->now_ns - busy_ns >= spin_ns) {
-			kvx_worker_sleep(engine, KVX_NEVER_NS);
+			if (kvx_worker_sleep(engine, KVX_NEVER_NS))
+				busy_ns = engine->now_ns;
 		} else {
 			sched_yield(); /* whoever needs this core has work */
 		}

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -38,7 +39,7 @@ static int fail_alloc(const char *what, uint64_t bytes)
 /* What can be had without swapping or killing; no limit if the kernel does not say. */
 static uint64_t available_bytes(void)
 {
-	unsigned long long kilobytes;
+	static const char name[] = "MemAvailable:";
 	uint64_t available = UINT64_MAX;
 	char line[128];
 	FILE *file = fopen("/proc/meminfo", "re");
@@ -46,8 +47,9 @@ static uint64_t available_bytes(void)
 	if (!file)
 		return available;
 	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
-			available = kilobytes << 10;
+		if (strncmp(line, name, strlen(name)) == 0)
+			available = (uint64_t)strtoull(line + strlen(name), NULL, 10)
+				    << 10; /* kB */
 	fclose(file);
 	return available;
 }
