@@ -438,7 +438,10 @@ Test(tcp, a_wildcard_tells_the_advertised_host)
 	struct pair pair;
 	static const char *const options[] = {"listen=0.0.0.0:0", "advertise=localhost",
 					      "unauthenticated_network=on", NULL};
+	char resolved[KVX_ADDRESS_MAX + 1];
 
+	if (kvx_tcp_transport.resolve("localhost:1", resolved, sizeof(resolved)) != 0)
+		cr_skip_test("localhost does not resolve on this machine");
 	pair_open(&pair, "tcp", options, 61);
 	const char *address = pair.to.ops->address(pair.to.transport);
 	cr_assert_eq(strncmp(address, "127.0.0.1:", 10), 0, "%s", address);
