@@ -200,6 +200,7 @@ static int open_engine(struct kvx_engine *engine)
 	if (error)
 		goto fail_address;
 	engine->now_ns = engine->tick_ns = kvx_now_ns();
+	engine->beat_ns = (int64_t)engine->options.heartbeat_ms * KVX_NS_PER_MS / 8;
 	engine->threaded = strcmp(engine->options.progress, "thread") == 0;
 	error = engine->threaded ? start_thread(engine) : 0;
 	if (error)

@@ -68,8 +68,9 @@ struct kvx_engine {
 	uint64_t stream_sequence;
 	uint32_t steps_unpolled; /* since descriptors were looked at */
 	int64_t now_ns;          /* when the step under way began */
-	int64_t tick_ns;         /* when heartbeats were looked at last */
-	struct kvx_stats stats;  /* written by the worker alone, with kvx_count() */
+	int64_t beat_ns; /* between looks at heartbeats: an eighth of the shortest, own or peers' */
+	int64_t tick_ns; /* when heartbeats were looked at last */
+	struct kvx_stats stats; /* written by the worker alone, with kvx_count() */
 };
 
 /* Single writer, so no locked instruction is needed; readers see each figure whole. */

@@ -192,7 +192,7 @@ static int beat(struct kvx_peer *peer, int64_t heartbeat_ns)
 
 	if (!kvx_peer_is_up(peer) || peer->condemned)
 		return 0;
-	/* Looked at every quarter of a heartbeat: noticed before two are over. */
+	/* Looked at every eighth of a heartbeat: noticed before two are over. */
 	if (silent_ns > peer->silence_ns - peer->silence_ns / 8) {
 		snprintf(text, sizeof(text), "silent for %" PRId64 " ms, two of its heartbeats",
 			 silent_ns / KVX_NS_PER_MS);
@@ -212,7 +212,7 @@ int kvx_peers_tick(struct kvx_engine *engine)
 	struct kvx_list *entry, *next;
 	int done = 0;
 
-	if (since_ns < heartbeat_ns / 8)
+	if (since_ns < engine->beat_ns)
 		return 0;
 	engine->tick_ns = engine->now_ns;
 	if (since_ns > heartbeat_ns) {

@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The range of option heartbeat_ms: what another engine can announce. */
+#define HEARTBEAT_MIN_MS 10u
+#define HEARTBEAT_MAX_MS 60000u
+
 static void say_hello(struct kvx_peer *peer)
 {
 	struct kvx_engine *engine = peer->engine;
@@ -136,12 +140,15 @@ static void on_hello(struct kvx_peer *peer, const struct kvx_message *hello)
 		kvx_peer_condemn(peer, KVX_E_VERSION, text);
 		return;
 	}
-	if (peer->greeted || !hello->incarnation) {
-		kvx_peer_condemn(peer, KVX_E_PROTOCOL, "a greeting out of place");
+	if (peer->greeted || !hello->incarnation || hello->heartbeat_ms < HEARTBEAT_MIN_MS ||
+	    hello->heartbeat_ms > HEARTBEAT_MAX_MS) {
+		kvx_peer_condemn(peer, KVX_E_PROTOCOL, "a greeting out of place or range");
 		return;
 	}
 	peer->greeted = true;
 	peer->silence_ns = 2 * (int64_t)hello->heartbeat_ms * KVX_NS_PER_MS;
+	if (peer->engine->beat_ns > peer->silence_ns / 16)
+		peer->engine->beat_ns = peer->silence_ns / 16;
 	pthread_mutex_lock(&peer->mutex);
 	strcpy(peer->info.name, hello->text);
 	peer->info.incarnation = hello->incarnation;

@@ -101,13 +101,12 @@ bool kvx_worker_arm(struct kvx_engine *engine)
 int64_t kvx_worker_nap_ns(const struct kvx_engine *engine)
 {
 	int64_t nap_ns = kvx_timers_next_ns(&engine->timers) - kvx_now_ns();
-	int64_t heartbeat_ns = (int64_t)engine->options.heartbeat_ms * KVX_NS_PER_MS / 8;
 	int64_t watch_ns = (int64_t)engine->options.watch_us * KVX_NS_PER_US;
 
 	if (nap_ns > NAP_NS)
 		nap_ns = NAP_NS;
-	if (nap_ns > heartbeat_ns)
-		nap_ns = heartbeat_ns;
+	if (nap_ns > engine->beat_ns)
+		nap_ns = engine->beat_ns;
 	if (nap_ns > watch_ns && !kvx_list_empty(&engine->watched))
 		nap_ns = watch_ns;
 	return nap_ns < 0 ? 0 : nap_ns;

@@ -125,12 +125,13 @@ EACH_WAY_TEST(contract_3__the_lease_ends_a_grant_that_nobody_uses)
 }
 
 /* One engine has its thread, the other is driven by the test until it is "stopped". */
-static void open_mixed(struct pair *pair, struct request *request, const struct way *way)
+static void open_mixed_with(struct pair *pair, struct request *request, const struct way *way,
+			    const char *const *receiver_options)
 {
 	struct way other = other_way(way);
 
 	*pair = (struct pair){.way = way, .geometry = geometry};
-	pair->receiver = engine_open(&pair->drive, way, "receiver", options);
+	pair->receiver = engine_open(&pair->drive, way, "receiver", receiver_options);
 	pair->sender = engine_open(&pair->drive, &other, "sender", options);
 	expect_ok(kvx_pool_alloc(pair->sender, &geometry, &pair->from));
 	expect_ok(kvx_pool_alloc(pair->receiver, &geometry, &pair->to));
@@ -139,6 +140,11 @@ static void open_mixed(struct pair *pair, struct request *request, const struct 
 	request_expect_layer(request, 0);
 	expect_ok(wait_stream(&pair->drive, request->stream, 0, PATIENCE_MS));
 	drive_for(&pair->drive, HEARTBEAT_MS);
+}
+
+static void open_mixed(struct pair *pair, struct request *request, const struct way *way)
+{
+	open_mixed_with(pair, request, way, options);
 }
 
 static void expect_two_heartbeats(int64_t begin_ms)
@@ -155,6 +161,21 @@ EACH_TRANSPORT_TEST(contract_3__a_silent_sender_is_lost_within_two_heartbeats)
 	struct pair pair;
 
 	open_mixed(&pair, &request, way);
+	int64_t begin_ms = now_ms();
+	expect_fail(kvx_grant_wait(request.grant, KVX_ALL_LAYERS, PATIENCE_MS), KVX_E_PEER_LOST,
+		    "sender", "silent", "heartbeats");
+	expect_two_heartbeats(begin_ms);
+	close_request(&pair, &request);
+}
+
+/* It is the heartbeat of the silent one that counts, however rare the other's is. */
+EACH_TRANSPORT_TEST(contract_3__a_silent_sender_is_lost_by_its_own_heartbeat)
+{
+	static const char *const rare[] = {"heartbeat_ms=60000", "connect_timeout_ms=500", NULL};
+	struct request request;
+	struct pair pair;
+
+	open_mixed_with(&pair, &request, way, rare);
 	int64_t begin_ms = now_ms();
 	expect_fail(kvx_grant_wait(request.grant, KVX_ALL_LAYERS, PATIENCE_MS), KVX_E_PEER_LOST,
 		    "sender", "silent", "heartbeats");
