@@ -112,3 +112,21 @@ int kvx_address_listen(const char *text, int is_network_allowed)
 	freeaddrinfo(at);
 	return fd;
 }
+
+int kvx_address_free_port(uint16_t *port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	socklen_t length = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) ||
+	    getsockname(fd, (struct sockaddr *)&address, &length)) {
+		kvx_failure_set("address: no free port: %s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	close(fd);
+	*port = ntohs(address.sin_port);
+	return 0;
+}

@@ -4,6 +4,7 @@
 #define KVX_BENCH_ADDRESS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* The host without port and brackets. Returns 0 or -1 (kvx_failure_text()). */
 int kvx_address_host(const char *text, char *host, size_t size);
@@ -13,5 +14,9 @@ int kvx_address_connect(const char *text);
 
 /* A listening socket. is_network_allowed: also beyond loopback. -1: kvx_failure_text(). */
 int kvx_address_listen(const char *text, int is_network_allowed);
+
+/* A TCP port that nothing uses now, for a program that is to listen there. Returns 0 or -1
+ * (kvx_failure_text()). */
+int kvx_address_free_port(uint16_t *port);
 
 #endif

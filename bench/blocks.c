@@ -4,7 +4,8 @@
 #include "clock.h"
 #include "report.h"
 
-#define PAIRS 5                        /* of a round and a baseline, at least */
+#define PAIRS 5                        /* of a round and a baseline, at least; */
+#define ROUNDS_FOR_PAIRS 8             /* some baselines may fail */
 #define REUSED_ROUND_NS (NS_PER_S / 4) /* verified rounds that do not rotate */
 #define WALL_FACTOR 4                  /* a run takes so many times the seconds asked for, */
 #define WALL_EXTRA_NS (10 * NS_PER_S)  /* and this, at most: filling and verifying cost time too */
@@ -17,7 +18,8 @@ static int64_t seconds_ns(const struct kvx_drive *drive)
 static bool wants_more(const struct kvx_drive *drive, uint32_t rounds)
 {
 	int64_t limit_ns = seconds_ns(drive);
-	bool needs_pairs = drive->settings->baseline && rounds < PAIRS;
+	bool needs_pairs = drive->settings->baseline && rounds < ROUNDS_FOR_PAIRS &&
+			   drive->results.baseline_ratios.count < PAIRS;
 
 	if (!kvx_drive_may_continue(drive))
 		return false;

@@ -102,10 +102,16 @@ static void on_tick(void *context)
 	drive->alive_ns = clock_now_ns() + ALIVE_NS;
 }
 
+static uint64_t field(json_t *message, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(message, name));
+}
+
 /* What both engines and processes have used so far. */
 struct usage {
 	double sender_cpu_seconds, receiver_cpu_seconds;
 	uint64_t slices, engine_ns;
+	uint64_t units; /* that arrived: with verbs one completion each */
 };
 
 static int read_usage(struct kvx_drive *drive, struct usage *usage)
@@ -119,8 +125,8 @@ static int read_usage(struct kvx_drive *drive, struct usage *usage)
 	usage->sender_cpu_seconds = kvx_machine_cpu_seconds();
 	usage->receiver_cpu_seconds = json_number_value(json_object_get(there, "cpu_seconds"));
 	usage->slices = stats.slices_sent;
-	usage->engine_ns = stats.progress_ns +
-			   (uint64_t)json_integer_value(json_object_get(there, "progress_ns"));
+	usage->engine_ns = stats.progress_ns + field(there, "progress_ns");
+	usage->units = field(there, "units");
 	json_decref(there);
 	return 0;
 }
@@ -133,8 +139,21 @@ static void count_round(struct kvx_results *results, const struct kvx_round *rou
 	results->transfer_ns += round->completed ? round->end_ns - round->begin_ns : 0;
 	results->sender_cpu_seconds += after->sender_cpu_seconds - before->sender_cpu_seconds;
 	results->receiver_cpu_seconds += after->receiver_cpu_seconds - before->receiver_cpu_seconds;
+	results->units += after->units - before->units;
 	results->slices += after->slices - before->slices;
 	results->engine_ns += after->engine_ns - before->engine_ns;
+}
+
+void kvx_drive_note_rails(struct kvx_drive *drive)
+{
+	uint32_t qps = drive->session->endpoint.verbs_qps;
+	struct kvx_peer_info info;
+
+	kvx_peer_info(drive->peer, &info);
+	if (strcmp(info.transport, "verbs") != 0)
+		return;
+	drive->results.queue_pairs = info.rails;
+	drive->results.rails = (info.rails + qps - 1) / qps;
 }
 
 static int run_counted(struct kvx_drive *drive, struct kvx_round *round)
@@ -146,6 +165,7 @@ static int run_counted(struct kvx_drive *drive, struct kvx_round *round)
 	    read_usage(drive, &after))
 		return -1;
 	count_round(&drive->results, round, &before, &after);
+	kvx_drive_note_rails(drive);
 	drive->is_verifying = round->verify;
 	if (!round->verify)
 		return 0;
@@ -166,11 +186,6 @@ int kvx_drive_round(struct kvx_drive *drive, struct kvx_round *round, bool is_co
 	round->context = drive;
 	return is_counted ? run_counted(drive, round)
 			  : kvx_round_run(round, drive->session, &drive->rotation);
-}
-
-static uint64_t field(json_t *message, const char *name)
-{
-	return (uint64_t)json_integer_value(json_object_get(message, name));
 }
 
 int kvx_drive_settle(struct kvx_drive *drive)

@@ -43,6 +43,9 @@ int kvx_drive_round(struct kvx_drive *drive, struct kvx_round *round, bool is_co
 		    void (*observe)(void *context, const struct kvx_request *request),
 		    void *observer);
 
+/* Looks how many rails of verbs are up: some come later than the first. */
+void kvx_drive_note_rails(struct kvx_drive *drive);
+
 /* Waits until the receiver has verified. */
 int kvx_drive_settle(struct kvx_drive *drive);
 

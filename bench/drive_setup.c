@@ -17,9 +17,11 @@
 
 static bool copies_are_baseline(const struct kvx_settings *settings)
 {
+	const char *transport = settings->transport ? settings->transport : "auto";
+
 	/* Which transport `auto` takes is known only later. */
-	return settings->baseline &&
-	       !(settings->transport && strcmp(settings->transport, "tcp") == 0);
+	return settings->baseline && strcmp(transport, "tcp") != 0 &&
+	       strcmp(transport, "verbs") != 0;
 }
 
 static int plan_capacity(struct kvx_drive *drive, const struct kvx_shape *shape, uint32_t *slots)
@@ -91,6 +93,7 @@ static struct kvx_setup make_setup(const struct kvx_drive *drive, const struct k
 		.places = 2 * drive->results.inflight,
 		.lease_ms = (uint32_t)settings->lease_ms,
 		.corrupt = (uint32_t)settings->corrupt,
+		.rails = (uint32_t)settings->rails,
 		.table = settings->table,
 		.seed = settings->seed,
 		.plain_memory = settings->plain_memory,
@@ -112,6 +115,7 @@ static int connect_peer(struct kvx_drive *drive)
 	kvx_peer_info(drive->peer, &info);
 	snprintf(drive->results.transport, sizeof(drive->results.transport), "%s", info.transport);
 	snprintf(drive->results.why, sizeof(drive->results.why), "%s", info.why);
+	kvx_drive_note_rails(drive);
 	return 0;
 }
 
@@ -127,7 +131,9 @@ static int warm_up(struct kvx_drive *drive)
 
 	if (kvx_drive_round(drive, &round, false, NULL, NULL))
 		return -1;
-	return round.failed ? kvx_failure_set("the first requests failed already") : 0;
+	return round.failed ? kvx_failure_set("the first requests failed already; --verbose shows "
+					      "the log of the engines, which may say why")
+			    : 0;
 }
 
 static void measure_entropy(struct kvx_drive *drive)

@@ -9,33 +9,55 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static void print_log(void *context, enum kvx_log_level level, const char *line)
+/* The engine tells of its ports while it opens; later lines come from its own thread. */
+static void hear_log(void *context, enum kvx_log_level level, const char *line)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
+	struct kvx_endpoint *endpoint = context;
 
-	(void)context;
-	fprintf(stderr, "engine: %s: %s\n", names[level], line);
+	if (!endpoint->opened)
+		kvx_ports_hear(&endpoint->ports, line);
+	if (endpoint->verbose)
+		fprintf(stderr, "engine: %s: %s\n", names[level], line);
 }
 
-int kvx_endpoint_options(json_t *given, bool verbose, struct kvx_options **options)
+static int set_options(json_t *given, struct kvx_options *options)
 {
 	const char *name;
 	json_t *value;
 
-	if (kvx_options_new(options))
-		return kvx_failure_set("%s", kvx_error_text());
 	json_object_foreach(given, name, value)
 	{
 		const char *text = json_string_value(value);
-		if (text && kvx_options_set(*options, name, text) == 0)
+		if (text && kvx_options_set(options, name, text) == 0)
 			continue;
-		kvx_failure_set("%s", text ? kvx_error_text() : "setup: an option is not text");
-		kvx_options_free(*options);
+		return kvx_failure_set("%s",
+				       text ? kvx_error_text() : "setup: an option is not text");
+	}
+	return 0;
+}
+
+static int open_engine(struct kvx_endpoint *endpoint)
+{
+	const struct kvx_setup *setup = &endpoint->setup;
+	struct kvx_options *options;
+	int error = 0;
+
+	if (setup->rails && kvx_ports_limit(setup->options, setup->rails))
+		return -1;
+	if (kvx_options_new(&options))
+		return kvx_failure_set("%s", kvx_error_text());
+	if (set_options(setup->options, options)) {
+		kvx_options_free(options);
 		return -1;
 	}
-	if (verbose)
-		kvx_options_log(*options, print_log, NULL);
-	return 0;
+	endpoint->verbs_qps = (uint32_t)strtoul(kvx_options_get(options, "verbs_qps"), NULL, 10);
+	endpoint->verbs_mtu = (uint32_t)strtoul(kvx_options_get(options, "verbs_mtu"), NULL, 10);
+	kvx_options_log(options, hear_log, endpoint);
+	error = kvx_engine_open(options, &endpoint->engine);
+	kvx_options_free(options);
+	endpoint->opened = true;
+	return error ? kvx_failure_set("%s", kvx_error_text()) : 0;
 }
 
 static struct kvx_geometry geometry_of(const struct kvx_setup *setup)
@@ -96,9 +118,9 @@ static void touch(struct kvx_endpoint *endpoint)
 }
 
 int kvx_endpoint_open(struct kvx_endpoint *endpoint, struct kvx_setup *setup, enum kvx_end end,
-		      struct kvx_options *options)
+		      bool verbose)
 {
-	*endpoint = (struct kvx_endpoint){.setup = *setup};
+	*endpoint = (struct kvx_endpoint){.setup = *setup, .verbose = verbose};
 	*setup = (struct kvx_setup){0};
 	endpoint->table = kvx_endpoint_table(&endpoint->setup, end);
 	if (!endpoint->table) {
@@ -107,11 +129,7 @@ int kvx_endpoint_open(struct kvx_endpoint *endpoint, struct kvx_setup *setup, en
 	}
 	if (kvx_payload_open(&endpoint->payload, json_string_value(endpoint->setup.payload)))
 		goto fail_close;
-	if (kvx_engine_open(options, &endpoint->engine)) {
-		kvx_failure_set("%s", kvx_error_text());
-		goto fail_close;
-	}
-	if (open_pool(endpoint))
+	if (open_engine(endpoint) || open_pool(endpoint))
 		goto fail_close;
 	touch(endpoint);
 	return 0;

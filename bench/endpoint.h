@@ -4,6 +4,7 @@
 #define KVX_BENCH_ENDPOINT_H
 
 #include "payload.h"
+#include "ports.h"
 #include "setup.h"
 
 #include <kvxfer/kvxfer.h>
@@ -14,8 +15,12 @@ struct kvx_endpoint {
 	struct kvx_setup setup;
 	struct kvx_payload payload;
 	struct kvx_engine *engine;
-	struct kvx_region *region; /* plain memory only */
-	void *memory;              /* plain memory only */
+	struct kvx_ports ports; /* of the engine */
+	_Atomic bool opened;    /* it has told of its ports; read by the engine's thread too */
+	bool verbose;
+	uint32_t verbs_qps, verbs_mtu; /* as those options; mtu 0: auto */
+	struct kvx_region *region;     /* plain memory only */
+	void *memory;                  /* plain memory only */
 	struct kvx_pool *pool;
 	uint32_t *table; /* setup.slots times setup.request_blocks */
 };
@@ -30,10 +35,10 @@ struct kvx_verdict {
 	uint8_t expected, found;
 };
 
-/* Takes the setup over, also if it fails. options: of the engine; not kept. Returns 0 or -1
+/* Takes the setup over, also if it fails. verbose: shows the engine's log. Returns 0 or -1
  * (kvx_failure_text()). */
 int kvx_endpoint_open(struct kvx_endpoint *endpoint, struct kvx_setup *setup, enum kvx_end end,
-		      struct kvx_options *options);
+		      bool verbose);
 void kvx_endpoint_close(struct kvx_endpoint *endpoint);
 
 /* The block table of one end, whole; the caller frees it. */
@@ -53,8 +58,5 @@ void kvx_endpoint_verify(const struct kvx_endpoint *endpoint, uint32_t slot, uin
 /* Damages one byte of a slot, chosen by `index`. */
 void kvx_endpoint_corrupt(struct kvx_endpoint *endpoint, uint32_t slot, uint32_t blocks,
 			  uint32_t index);
-
-/* Options of the engine from the setup's; the caller frees them. Returns 0 or -1. */
-int kvx_endpoint_options(json_t *given, bool verbose, struct kvx_options **options);
 
 #endif

@@ -43,7 +43,7 @@ static int start_process(struct kvx_local *local, const struct kvx_settings *set
 
 	snprintf(fd, sizeof(fd), "%d", local->other_fd);
 	fcntl(local->other_fd, F_SETFD, 0);
-	if (kvx_child_start(arguments, KVX_CHILD_INHERIT, &local->child))
+	if (kvx_child_start(arguments, KVX_CHILD_INHERIT, KVX_CHILD_INHERIT, &local->child))
 		return -1;
 	close(local->other_fd);
 	local->other_fd = -1;
@@ -55,13 +55,13 @@ static int start_process(struct kvx_local *local, const struct kvx_settings *set
 
 int kvx_local_start(struct kvx_local *local, const struct kvx_settings *settings)
 {
-	bool is_loop = settings->transport && strcmp(settings->transport, "loop") == 0;
 	int ends[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
 		return kvx_failure_set("local: no socket pair: %s", strerror(errno));
 	*local = (struct kvx_local){.fd = ends[0], .other_fd = ends[1]};
-	int error = is_loop ? start_thread(local, settings) : start_process(local, settings);
+	int error = settings->one_process ? start_thread(local, settings)
+					  : start_process(local, settings);
 	if (!error)
 		return 0;
 	close(ends[0]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Both ends on this machine: the receiver as a process of its own, or, for transport loop, as a
- * thread of this one. */
+/* Both ends on this machine: the receiver as a process of its own, or, with
+ * settings->one_process, as a thread of this one. */
 #ifndef KVX_BENCH_LOCAL_H
 #define KVX_BENCH_LOCAL_H
 

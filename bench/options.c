@@ -3,6 +3,7 @@
 
 #include "failure.h"
 #include "models.h"
+#include "ports.h"
 
 #include <argp.h>
 #include <ctype.h>
@@ -33,15 +34,27 @@ struct row {
 static const struct row rows[] = {
 	{"Engine:", NULL, TEXT, 0, 0, 0, NULL},
 	{"transport", "NAME", TEXT, AT(transport), 0, 0,
-	 "shm, tcp, loop (both ends in one process), a list of them, or auto: the best that works "
+	 "verbs, shm, tcp, loop (both ends in one process), a list of them, or auto: the best that "
+	 "works "
 	 "(default)"},
 	{"option", "NAME=VALUE", REPEATED, AT(engine_options), 0, 0,
 	 "an option of the engine at both ends; may be repeated"},
+	{"one-process", "", FLAG, AT(one_process), 0, 0,
+	 "local: both ends in one process, as loop has them always"},
 	{"memory", "mapped|plain", CHOICE, AT(memory), 0, 0,
 	 "pools in memory that the other process can map (default), or in ordinary memory"},
 	{"no-copy", "", FLAG, AT(no_copy), 0, 0,
 	 "loop moves nothing: measures the engine's own time per slice"},
 	{"verbose", "", FLAG, AT(verbose), 0, 0, "show the engine's log on stderr"},
+
+	{"RDMA (transport verbs; serve takes them for its end):", NULL, TEXT, 0, 0, 0, NULL},
+	{"device", "LIST", TEXT, AT(device), 0, 0,
+	 "devices or ports to use, as \"mlx5_0,mlx5_1:1\" (default: all)"},
+	{"rails", "N", NUMBER, AT(rails), 1, KVX_PORTS_MAX,
+	 "use the first N of --device, or of this end's ports that are up (default: all)"},
+	{"gid-index", "N|auto", TEXT, AT(gid_index), 0, 0,
+	 "index into each port's GID table (default auto: by rule)"},
+	{"qps", "N", NUMBER, AT(qps), 1, 16, "queue pairs for each rail (default 2)"},
 
 	{"What a request is (blocks, latency):", NULL, TEXT, 0, 0, 0, NULL},
 	{"block-size", "SIZE", BYTES, AT(block_size), KVX_ALIGN, GIB,
@@ -100,7 +113,8 @@ static const struct row rows[] = {
 	{"corrupt", "N", NUMBER, AT(corrupt), 1, 4096,
 	 "damage N bytes at the receiver before --verify looks, to see that it finds them"},
 	{"baseline", "", FLAG, AT(baseline), 0, 0,
-	 "also measure memcpy (shm, loop) or iperf3 (tcp) in turns with it, and the ratio"},
+	 "also measure memcpy (shm, loop), iperf3 (tcp) or ib_write_bw (verbs) in turns with it, "
+	 "and the ratio"},
 	{"timeline", "", FLAG, AT(timeline), 0, 0,
 	 "stream: draw the last request's layers: ready, first byte, whole"},
 	{"json", "FILE", TEXT, AT(json), 0, 0,

@@ -9,6 +9,7 @@
 #include "iperf.h"
 #include "ledger.h"
 #include "machine.h"
+#include "perftest.h"
 #include "waiter.h"
 
 #include <stdio.h>
@@ -31,6 +32,7 @@ struct receiver {
 	struct kvx_waiter *waiters;
 	uint32_t waiter_count;
 	pid_t iperf;
+	struct kvx_perftest_servers perftest;
 };
 
 static int set_option(json_t *options, const char *name, const char *value)
@@ -110,13 +112,8 @@ static int start_waiters(struct receiver *receiver)
 
 static int build(struct receiver *receiver, struct kvx_setup *setup)
 {
-	struct kvx_options *options;
-
-	if (kvx_endpoint_options(setup->options, receiver->policy->verbose, &options))
-		return -1;
-	int error = kvx_endpoint_open(&receiver->endpoint, setup, KVX_END_RECEIVER, options);
-	kvx_options_free(options);
-	if (error)
+	if (kvx_endpoint_open(&receiver->endpoint, setup, KVX_END_RECEIVER,
+			      receiver->policy->verbose))
 		return -1;
 	if (kvx_ledger_init(&receiver->ledger, receiver->endpoint.setup.slots) ||
 	    (receiver->endpoint.setup.copy_baseline &&
@@ -166,8 +163,9 @@ static int do_setup(struct receiver *receiver, json_t *message)
 	if (error)
 		return -1;
 	return kvx_channel_send(&receiver->channel,
-				json_pack("{ss, ss}", "event", "setup", "address",
-					  kvx_engine_address(receiver->endpoint.engine)));
+				json_pack("{ss, ss, so}", "event", "setup", "address",
+					  kvx_engine_address(receiver->endpoint.engine), "ports",
+					  kvx_ports_texts(&receiver->endpoint.ports)));
 }
 
 static struct kvx_waiter *find_waiter(struct receiver *receiver, json_t *message)
@@ -236,11 +234,11 @@ static int do_stats(struct receiver *receiver, json_t *message)
 
 	(void)message;
 	kvx_engine_stats(receiver->endpoint.engine, &stats);
+	uint64_t units = stats.units_received + stats.units_duplicate + stats.units_late;
 	return kvx_channel_send(&receiver->channel,
 				json_pack("{ss, sI, sI, sf}", "event", "stats", "progress_ns",
-					  (json_int_t)stats.progress_ns, "units_late",
-					  (json_int_t)stats.units_late, "cpu_seconds",
-					  kvx_machine_cpu_seconds()));
+					  (json_int_t)stats.progress_ns, "units", (json_int_t)units,
+					  "cpu_seconds", kvx_machine_cpu_seconds()));
 }
 
 static int do_copies(struct receiver *receiver, json_t *message)
@@ -271,6 +269,31 @@ static int do_iperf(struct receiver *receiver, json_t *message)
 					  "text", error ? kvx_failure_text() : ""));
 }
 
+/* Whatever the test asks for, its programs are few, and gone before the next. */
+static int do_perftest(struct receiver *receiver, json_t *message)
+{
+	struct kvx_perftest_servers *servers = &receiver->perftest;
+	json_int_t rails, bytes, queue_pairs, mtu;
+	json_t *tcp_ports = json_array();
+
+	if (json_unpack(message, "{sI, sI, sI, sI}", "rails", &rails, "bytes", &bytes,
+			"queue_pairs", &queue_pairs, "mtu", &mtu) ||
+	    rails < 1 || rails > KVX_PORTS_MAX || bytes < 1 || bytes > 1 << 30 || queue_pairs < 1 ||
+	    queue_pairs > 16 || mtu < 0 || mtu > 4096) {
+		json_decref(tcp_ports);
+		return kvx_failure_set("perftest: a field is missing or out of range");
+	}
+	const struct kvx_perftest test = {(uint32_t)rails, (uint32_t)bytes, (uint32_t)queue_pairs,
+					  (uint32_t)mtu};
+	kvx_perftest_stop(servers);
+	int error = kvx_perftest_serve(&test, &receiver->endpoint.ports, servers);
+	for (uint32_t i = 0; i < servers->count; i++)
+		json_array_append_new(tcp_ports, json_integer(servers->tcp_ports[i]));
+	return kvx_channel_send(&receiver->channel,
+				json_pack("{ss, so, ss}", "event", "perftest", "tcp_ports",
+					  tcp_ports, "text", error ? kvx_failure_text() : ""));
+}
+
 static int do_alive(struct receiver *receiver, json_t *message)
 {
 	(void)receiver;
@@ -290,10 +313,10 @@ static const struct command {
 	bool needs_setup;
 	int (*run)(struct receiver *receiver, json_t *message);
 } commands[] = {
-	{"hello", false, do_hello}, {"ping", false, do_ping},    {"setup", false, do_setup},
-	{"grant", true, do_grant},  {"cancel", true, do_cancel}, {"verify", true, do_verify},
-	{"stats", true, do_stats},  {"copies", true, do_copies}, {"iperf", false, do_iperf},
-	{"alive", false, do_alive}, {"bye", false, do_bye},
+	{"hello", false, do_hello},      {"ping", false, do_ping},    {"setup", false, do_setup},
+	{"grant", true, do_grant},       {"cancel", true, do_cancel}, {"verify", true, do_verify},
+	{"stats", true, do_stats},       {"copies", true, do_copies}, {"iperf", false, do_iperf},
+	{"perftest", true, do_perftest}, {"alive", false, do_alive},  {"bye", false, do_bye},
 };
 
 static int execute(struct receiver *receiver, json_t *message)
@@ -340,6 +363,7 @@ int kvx_receiver_serve(int fd, const struct kvx_receiver_policy *policy)
 	if (receiver.open)
 		tear_down(&receiver);
 	kvx_child_stop(receiver.iperf);
+	kvx_perftest_stop(&receiver.perftest);
 	kvx_channel_finish(&receiver.channel);
 	return error;
 }

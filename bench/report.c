@@ -19,6 +19,12 @@ const char *kvx_report_verify(const struct kvx_drive *drive)
 	return verdict->bytes && !verdict->wrong_bytes ? "ok" : "failed";
 }
 
+/* Decimals of a rate in GB/s: slow links have some worth looking at too. */
+static int decimals(double rate)
+{
+	return rate < 0.1 ? 4 : rate < 1 ? 3 : 2;
+}
+
 /* "64 KiB", "1152 bytes". */
 static void print_size(uint64_t bytes, char *text, size_t size)
 {
@@ -53,6 +59,28 @@ static void print_what(const struct kvx_drive *drive)
 		shape->planes == 1 ? "" : "s", block, table, drive->results.inflight);
 }
 
+static void print_ports(FILE *people, const char *end, json_t *texts)
+{
+	size_t i;
+	json_t *text;
+
+	json_array_foreach(texts, i, text)
+		fprintf(people, "%-10s %s\n", i ? "" : end, json_string_value(text));
+}
+
+/* What RDMA runs over, and which GIDs the ports use, and why. */
+static void print_rails(const struct kvx_drive *drive)
+{
+	const struct kvx_results *results = &drive->results;
+	json_t *texts = kvx_ports_texts(&drive->session->endpoint.ports);
+
+	fprintf(drive->people, "rails      %u, with %u queue pairs in all\n", results->rails,
+		results->queue_pairs);
+	print_ports(drive->people, "sender", texts);
+	print_ports(drive->people, "receiver", drive->session->receiver_ports);
+	json_decref(texts);
+}
+
 void kvx_report_header(const struct kvx_drive *drive)
 {
 	const struct kvx_results *results = &drive->results;
@@ -65,6 +93,8 @@ void kvx_report_header(const struct kvx_drive *drive)
 						     : "both ends on this machine");
 	print_what(drive);
 	fprintf(people, "transport  %s\n", results->why);
+	if (results->queue_pairs)
+		print_rails(drive);
 	if (settings->workload == KVX_WORKLOAD_STREAM && results->layer_us > 0)
 		fprintf(people, "compute    %.1f us for each layer", results->layer_us);
 	if (settings->workload == KVX_WORKLOAD_STREAM && settings->layer_factor > 0)
@@ -108,12 +138,33 @@ static void print_verify(const struct kvx_drive *drive)
 	print_mismatch(drive);
 }
 
+static void print_arrivals(const struct kvx_drive *drive)
+{
+	const struct kvx_results *results = &drive->results;
+
+	fprintf(drive->people,
+		"arrivals   %.2f completions at the receiver for each request; layers times queue "
+		"pairs: %u\n",
+		(double)results->units / (double)results->requests,
+		results->shape.layers * results->queue_pairs);
+}
+
+static void print_baseline(const struct kvx_drive *drive)
+{
+	const struct kvx_results *results = &drive->results;
+	double rate = kvx_samples_median(&results->baseline_gbytes_per_s);
+
+	fprintf(drive->people, "baseline   %s %.*f GB/s; ratio %.3f, median of %zu pairs\n",
+		results->baseline_name, decimals(rate), rate,
+		kvx_samples_median(&results->baseline_ratios), results->baseline_ratios.count);
+}
+
 static void print_costs(const struct kvx_drive *drive)
 {
 	const struct kvx_results *results = &drive->results;
 
 	fprintf(drive->people, "cpu        sender %.2f s", results->sender_cpu_seconds);
-	if (strcmp(results->transport, "loop") == 0)
+	if (drive->settings->one_process)
 		fprintf(drive->people, " (both ends)\n");
 	else
 		fprintf(drive->people, ", receiver %.2f s\n", results->receiver_cpu_seconds);
@@ -121,11 +172,10 @@ static void print_costs(const struct kvx_drive *drive)
 		fprintf(drive->people, "engine     %.1f ns for each of %llu slices\n",
 			(double)results->engine_ns / (double)results->slices,
 			(unsigned long long)results->slices);
+	if (results->queue_pairs && results->requests)
+		print_arrivals(drive);
 	if (results->baseline_name)
-		fprintf(drive->people, "baseline   %s %.2f GB/s; ratio %.3f, median of %zu pairs\n",
-			results->baseline_name, kvx_samples_median(&results->baseline_gbytes_per_s),
-			kvx_samples_median(&results->baseline_ratios),
-			results->baseline_ratios.count);
+		print_baseline(drive);
 	fprintf(drive->people, "payload    %.4f bits of entropy per byte\n", results->entropy_bits);
 }
 
@@ -189,14 +239,14 @@ void kvx_report_summary(const struct kvx_drive *drive)
 {
 	const struct kvx_results *results = &drive->results;
 	double seconds = (double)results->transfer_ns / NS_PER_S;
+	double rate = seconds > 0 ? (double)results->bytes * 1e-9 / seconds : 0;
 
 	if (kvx_interrupted)
 		fprintf(stderr, "interrupted: what was done until then\n");
 	fprintf(drive->people,
-		"\nmoved      %.3f GB in %.2f s of transfer: %.2f GB/s; %llu requests, %llu "
+		"\nmoved      %.3f GB in %.2f s of transfer: %.*f GB/s; %llu requests, %llu "
 		"failed\n",
-		(double)results->bytes * 1e-9, seconds,
-		seconds > 0 ? (double)results->bytes * 1e-9 / seconds : 0,
+		(double)results->bytes * 1e-9, seconds, decimals(rate), rate,
 		(unsigned long long)results->requests, (unsigned long long)results->errors);
 	print_latency(drive);
 	print_costs(drive);

@@ -69,8 +69,8 @@ static json_t *numbers(const struct kvx_samples *samples)
 static json_t *cpu_seconds(const struct kvx_drive *drive)
 {
 	const struct kvx_results *results = &drive->results;
-	/* With loop both ends are one process: its time stands at the sender. */
-	bool is_one = strcmp(results->transport, "loop") == 0;
+	/* Of one process the time stands at the sender. */
+	bool is_one = drive->settings->one_process;
 
 	return json_pack("{sf, so}", "sender", results->sender_cpu_seconds, "receiver",
 			 real_if(!is_one, results->receiver_cpu_seconds));
@@ -116,6 +116,25 @@ static json_t *command_line(const struct kvx_settings *settings)
 	return array;
 }
 
+/* Null but with verbs. */
+static void add_rails(json_t *object, const struct kvx_drive *drive)
+{
+	const struct kvx_results *results = &drive->results;
+	bool is_verbs = results->queue_pairs > 0;
+
+	json_object_set_new(object, "rails", is_verbs ? json_integer(results->rails) : json_null());
+	json_object_set_new(object, "queue_pairs",
+			    is_verbs ? json_integer(results->queue_pairs) : json_null());
+	json_object_set_new(object, "completions_per_request",
+			    real_if(is_verbs && results->requests,
+				    (double)results->units / (double)results->requests));
+	json_object_set_new(object, "ports",
+			    is_verbs ? kvx_ports_texts(&drive->session->endpoint.ports)
+				     : json_null());
+	json_object_set_new(object, "receiver_ports",
+			    is_verbs ? json_incref(drive->session->receiver_ports) : json_null());
+}
+
 /* What else is worth keeping with a figure. */
 static void add_circumstances(json_t *object, const struct kvx_drive *drive)
 {
@@ -134,6 +153,7 @@ static void add_circumstances(json_t *object, const struct kvx_drive *drive)
 	json_object_set_new(object, "inflight", json_integer(results->inflight));
 	json_object_set_new(object, "pool_bytes", json_integer((json_int_t)pool_bytes));
 	json_object_set_new(object, "transport_why", json_string(results->why));
+	add_rails(object, drive);
 	json_object_set_new(object, "slices", json_integer((json_int_t)results->slices));
 	json_object_set_new(object, "verified_bytes",
 			    json_integer((json_int_t)results->verdict.bytes));

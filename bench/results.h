@@ -12,6 +12,9 @@ struct kvx_results {
 	uint32_t inflight; /* less than asked for if memory is short */
 	char transport[32];
 	char why[KVX_ERROR_TEXT_MAX + 1]; /* this transport */
+	/* With verbs; else queue_pairs is 0. */
+	uint32_t queue_pairs; /* up, of all rails */
+	uint32_t rails;       /* pairs of ports */
 	char receiver_machine[256];
 	double clock_error_us; /* 0: one clock */
 
@@ -24,6 +27,7 @@ struct kvx_results {
 	double entropy_bits;
 	double sender_cpu_seconds, receiver_cpu_seconds;
 	uint64_t slices, engine_ns; /* engine_ns: of both engines */
+	uint64_t units;             /* that arrived */
 
 	const char *baseline_name; /* NULL: not measured */
 	struct kvx_samples baseline_gbytes_per_s;

@@ -213,6 +213,7 @@ void kvx_session_close(struct kvx_session *session)
 		kvx_endpoint_close(&session->endpoint);
 	free_places(session);
 	json_decref(session->reply);
+	json_decref(session->receiver_ports);
 	pthread_cond_destroy(&session->replied);
 	pthread_mutex_destroy(&session->lock);
 	kvx_channel_finish(&session->channel);
@@ -220,14 +221,8 @@ void kvx_session_close(struct kvx_session *session)
 
 static int open_endpoint(struct kvx_session *session, struct kvx_setup *setup, bool verbose)
 {
-	struct kvx_options *options;
+	int error = kvx_endpoint_open(&session->endpoint, setup, KVX_END_SENDER, verbose);
 
-	if (kvx_endpoint_options(setup->options, verbose, &options)) {
-		kvx_setup_finish(setup);
-		return -1;
-	}
-	int error = kvx_endpoint_open(&session->endpoint, setup, KVX_END_SENDER, options);
-	kvx_options_free(options);
 	session->open = !error;
 	return error;
 }
@@ -249,6 +244,8 @@ int kvx_session_setup(struct kvx_session *session, struct kvx_setup *setup, bool
 	const char *address = json_string_value(json_object_get(reply, "address"));
 	snprintf(session->receiver_address, sizeof(session->receiver_address), "%s",
 		 address ? address : "");
+	json_decref(session->receiver_ports);
+	session->receiver_ports = json_incref(json_object_get(reply, "ports"));
 	json_decref(reply);
 	return error || !reply ? -1 : 0;
 }

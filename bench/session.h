@@ -34,6 +34,7 @@ struct kvx_session {
 	char receiver_machine[256];
 	uint64_t receiver_available_bytes;
 	char receiver_address[1024]; /* of its engine */
+	json_t *receiver_ports;      /* what it told of them, or NULL */
 	int64_t clock_offset_ns;     /* receiver's clock minus this one's */
 	int64_t clock_error_ns;
 };

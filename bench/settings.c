@@ -49,6 +49,40 @@ int kvx_engine_option_split(const char *text, char *name, uint32_t size, const c
 	return 0;
 }
 
+/* Appends "name=value"; which: of option_texts. */
+static int add_engine_option(struct kvx_settings *settings, int which, const char *name,
+			     const char *value)
+{
+	struct kvx_engine_options *options = &settings->engine_options;
+	char *text = settings->option_texts[which];
+	int length = snprintf(text, KVX_SETTING_TEXT_MAX, "%s=%s", name, value);
+
+	if (length >= KVX_SETTING_TEXT_MAX || options->count == KVX_ENGINE_OPTIONS_MAX)
+		return kvx_failure_set("%s: too long, or one option too many", name);
+	options->texts[options->count++] = text;
+	return 0;
+}
+
+static int add_verbs_options(struct kvx_settings *settings)
+{
+	const char *gid_index = settings->gid_index;
+	char qps[16];
+	int error = 0;
+
+	if (gid_index && strcmp(gid_index, "auto") != 0 &&
+	    (!*gid_index || gid_index[strspn(gid_index, "0123456789")] || strlen(gid_index) > 3))
+		return kvx_failure_set("gid-index: \"%.32s\" is neither a number nor auto",
+				       gid_index);
+	if (settings->device)
+		error = add_engine_option(settings, 0, "verbs_devices", settings->device);
+	if (gid_index && !error)
+		error = add_engine_option(settings, 1, "verbs_gid_index", gid_index);
+	snprintf(qps, sizeof(qps), "%llu", (unsigned long long)settings->qps);
+	if (settings->qps && !error)
+		error = add_engine_option(settings, 2, "verbs_qps", qps);
+	return error;
+}
+
 /* The engine knows its options best: try them on a set of their own. */
 static int check_engine_options(const struct kvx_settings *settings)
 {
@@ -200,11 +234,18 @@ static int check_together(const struct kvx_settings *settings)
 {
 	enum kvx_workload workload = settings->workload;
 	bool is_loop = settings->transport && strcmp(settings->transport, "loop") == 0;
+	bool is_rdma = settings->device || settings->gid_index || settings->qps || settings->rails;
 
 	if (settings->command == KVX_COMMAND_RUN && !settings->peer)
 		return kvx_failure_set("run: --peer HOST:PORT says where kvxfer-bench serve is");
 	if (settings->command != KVX_COMMAND_RUN && settings->peer)
 		return kvx_failure_set("peer: only for run");
+	if (is_rdma && settings->transport && !strstr(settings->transport, "verbs") &&
+	    !strstr(settings->transport, "auto"))
+		return kvx_failure_set("device, rails, gid-index and qps: only with --transport "
+				       "verbs");
+	if (settings->one_process && settings->command != KVX_COMMAND_LOCAL)
+		return kvx_failure_set("one-process: only for local");
 	if (settings->no_copy && (!is_loop || settings->verify || settings->baseline))
 		return kvx_failure_set("no-copy: only with --transport loop, without --verify and "
 				       "--baseline: nothing is moved");
@@ -223,20 +264,32 @@ static int check_together(const struct kvx_settings *settings)
 	return 0;
 }
 
+/* What the sender decides. */
+static int check_serve(const struct kvx_settings *settings)
+{
+	if (settings->rails)
+		return kvx_failure_set("rails: only for local and run");
+	if (settings->one_process)
+		return kvx_failure_set("one-process: only for local");
+	return 0;
+}
+
 int kvx_settings_resolve(struct kvx_settings *settings)
 {
 	const char *table = settings->table_text ? settings->table_text : "random";
 
-	if (check_engine_options(settings) || check_address(settings->peer) ||
-	    check_address(settings->listen))
+	if (add_verbs_options(settings) || check_engine_options(settings) ||
+	    check_address(settings->peer) || check_address(settings->listen))
 		return -1;
 	if (settings->command == KVX_COMMAND_SERVE)
-		return 0;
+		return check_serve(settings);
 	resolve_counts(settings);
 	if (check_together(settings) || kvx_blocktable_parse(table, &settings->table) ||
 	    resolve_layer_time(settings) || resolve_shape(settings) ||
 	    check_request_bytes(&settings->shape))
 		return -1;
+	/* loop reaches nobody else. */
+	settings->one_process |= settings->transport && strcmp(settings->transport, "loop") == 0;
 	settings->plain_memory = settings->memory && strcmp(settings->memory, "plain") == 0;
 	settings->ready_word = settings->ready && strcmp(settings->ready, "word") == 0;
 	return 0;

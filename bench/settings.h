@@ -12,6 +12,7 @@ enum kvx_command { KVX_COMMAND_NONE, KVX_COMMAND_LOCAL, KVX_COMMAND_RUN, KVX_COM
 enum kvx_workload { KVX_WORKLOAD_BLOCKS, KVX_WORKLOAD_STREAM, KVX_WORKLOAD_LATENCY };
 
 #define KVX_ENGINE_OPTIONS_MAX 32u
+#define KVX_SETTING_TEXT_MAX 320 /* "name=value" */
 #define KVX_ARGUMENTS_MAX 128
 #define KVX_INFLIGHT_MAX 1024u
 #define KVX_PLACES_MAX 2048u /* two for each request in flight: one gets its ticket ahead */
@@ -41,7 +42,10 @@ struct kvx_settings {
 
 	/* As given; 0 or NULL: not given. */
 	const char *transport;
-	struct kvx_engine_options engine_options;
+	struct kvx_engine_options engine_options; /* and those below that stand for one */
+	const char *device, *gid_index;
+	uint64_t qps, rails;
+	bool one_process;
 	const char *peer;
 	const char *listen;
 	bool unauthenticated_network;
@@ -67,6 +71,7 @@ struct kvx_settings {
 	/* Made of the above by kvx_settings_resolve(). */
 	struct kvx_shape shape;
 	struct kvx_blocktable_spec table;
+	char option_texts[3][KVX_SETTING_TEXT_MAX];
 	bool plain_memory;
 	bool ready_word;
 	double layer_us;     /* compute per layer; or, if layer_factor is not 0, */

@@ -2,6 +2,7 @@
 #include "setup.h"
 
 #include "failure.h"
+#include "ports.h"
 
 #include <kvxfer/kvxfer.h>
 
@@ -18,7 +19,8 @@
 	X(slots, 1, 1u << 28)               \
 	X(places, 1, KVX_PLACES_MAX)        \
 	X(lease_ms, 1, KVX_TIMEOUT_MAX_MS)  \
-	X(corrupt, 0, 4096)
+	X(corrupt, 0, 4096)                 \
+	X(rails, 0, KVX_PORTS_MAX)
 
 json_t *kvx_setup_encode(const struct kvx_setup *setup)
 {

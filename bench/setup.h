@@ -17,6 +17,7 @@ struct kvx_setup {
 	uint32_t places;         /* requests that have a ticket at the same time, at most */
 	uint32_t lease_ms;
 	uint32_t corrupt;
+	uint32_t rails; /* ports that each end uses at most; 0: all */
 	struct kvx_blocktable_spec table;
 	uint64_t seed;
 	bool plain_memory;

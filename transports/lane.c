@@ -172,12 +172,12 @@ void kvx_lane_message(struct kvx_link *link, const void *bytes, uint32_t length)
 /* ------------------------------------------------------------------------------------ batches */
 
 /* Remembers whose batch stands at ring index `at`, and forgets those that the consumer released. */
-static void remember_posted(struct kvx_lane *lane, const void *stream, uint32_t at)
+static void remember_posted(struct kvx_lane *lane, const struct kvx_flow *flow, uint32_t at)
 {
 	while (lane->posted_head != lane->posted_tail &&
 	       (int32_t)(lane->posted[lane->posted_head % POSTED].at - lane->out.head) < 0)
 		lane->posted_head++;
-	lane->posted[lane->posted_tail++ % POSTED] = (struct kvx_lane_posted){stream, at};
+	lane->posted[lane->posted_tail++ % POSTED] = (struct kvx_lane_posted){flow, at};
 }
 
 static void put_batch(struct kvx_lane *lane, const struct kvx_batch *batch)
@@ -216,7 +216,7 @@ bool kvx_lane_post(struct kvx_link *link, uint32_t rail, const struct kvx_batch 
 		lane->wanted = entries;
 		return false;
 	}
-	remember_posted(lane, batch->stream, lane->out.tail);
+	remember_posted(lane, batch->flow, lane->out.tail);
 	put_batch(lane, batch);
 	publish(lane, entries);
 	return true;
@@ -234,12 +234,11 @@ static void wait_until_done(const _Atomic uint64_t *state)
 	}
 }
 
-void kvx_lane_withdraw(struct kvx_lane *lane, const void *stream, bool wait)
+void kvx_lane_withdraw(struct kvx_lane *lane, const struct kvx_flow *flow, bool wait)
 {
 	for (uint32_t i = lane->posted_head; i != lane->posted_tail; i++) {
 		const struct kvx_lane_posted *posted = &lane->posted[i % POSTED];
-		if ((stream && posted->stream != stream) ||
-		    (int32_t)(posted->at - lane->out.head) < 0)
+		if ((flow && posted->flow != flow) || (int32_t)(posted->at - lane->out.head) < 0)
 			continue;
 		_Atomic uint64_t *state = &kvx_ring_at(&lane->out, posted->at + 1)->words[1];
 		if (atomic_exchange_explicit(state, KVX_LANE_WITHDRAWN, memory_order_acq_rel) ==

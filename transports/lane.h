@@ -64,7 +64,7 @@ struct kvx_lane_ops {
 
 /* A batch in the outgoing ring. */
 struct kvx_lane_posted {
-	const void *stream;
+	const struct kvx_flow *flow;
 	uint32_t at; /* index of its header */
 };
 
@@ -128,8 +128,8 @@ void kvx_lane_end(struct kvx_lane *lane, int code, const char *format, ...)
 void kvx_lane_message(struct kvx_link *link, const void *bytes, uint32_t length);
 bool kvx_lane_post(struct kvx_link *link, uint32_t rail, const struct kvx_batch *batch);
 
-/* Withdraws the batches of a stream (NULL: all). wait: until the consumer does not read them. */
-void kvx_lane_withdraw(struct kvx_lane *lane, const void *stream, bool wait);
+/* Withdraws the batches of a flow (NULL: all). wait: until the consumer does not read them. */
+void kvx_lane_withdraw(struct kvx_lane *lane, const struct kvx_flow *flow, bool wait);
 
 /* Gives the ring what it has room for of the queued messages. Returns how many. */
 int kvx_lane_flush(struct kvx_lane *lane);

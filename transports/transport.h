@@ -4,16 +4,22 @@
  * add its line to registry.c and to meson.build. transports/loop is the smallest example.
  *
  * A transport makes links to other engines, carries short messages over them in order, and moves
- * batches of slices. It knows no grants: it asks the sink where bytes go, and tells it when they
- * have landed. A link is directed: batches go from the engine that connected to the one that
- * accepted; messages go both ways. Both ends may belong to one process.
+ * batches of slices. It knows no grants. A link is directed: batches go from the engine that
+ * connected to the one that accepted; messages go both ways. Both ends may belong to one process.
+ *
+ * There are two sorts. Where the receiver's worker places every byte (loop, shm, tcp), the
+ * transport asks the sink where bytes go and tells it when they have landed: an answer withheld is
+ * a fence. A one-sided transport (verbs) writes into the receiver's memory without asking: that
+ * needs memory attached to it, slices that name remote memory, and permits, which are given and
+ * taken back.
  *
  * Rules for all operations:
  * - They run on the engine's worker (one thread at a time), unless their comment says otherwise.
  * - None blocks: no waiting for a peer, no lock that a peer or a slow call can hold.
- * - The sink is called only from within progress() and from poller callbacks, never from within
+ * - The sink is called only from within progress(), arm() and poller callbacks, never from within
  *   another operation: a failure found in post() or message() is reported at the next progress().
- * - The sink may call message() and post() while it is called, but never disconnect().
+ * - The sink may call message(), post(), withdraw(), permit() and forbid() while it is called, but
+ *   never disconnect().
  * - What comes from a peer is not trusted: lengths, indices and offsets are checked before use. A
  * peer that breaks the transport's protocol gets its link ended (link_down), and nobody else
  * notices.
@@ -21,6 +27,7 @@
 #ifndef KVX_TRANSPORT_H
 #define KVX_TRANSPORT_H
 
+#include "base/list.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "base/poller.h"
@@ -33,9 +40,31 @@
 
 #define KVX_MESSAGE_MAX 1024u /* bytes of one message */
 #define KVX_MESSAGE_QUEUE_MAX \
-	(256u << 10)         /* bytes of messages a link holds for a peer that does not take them */
+	(1u << 20)           /* bytes of messages a link holds for a peer that does not take them */
 #define KVX_ADDRESS_MAX 255u /* characters of one transport's address */
 #define KVX_RAILS_MAX 64u    /* rails of one link */
+#define KVX_HINT_MAX 64u     /* bytes of a hint */
+
+/* One stream's batches on a link, as the transport sees them: one flow for each grant. Embedded in
+ * the stream. */
+struct kvx_flow {
+	uint32_t slot, generation; /* of the grant that they are for */
+	uint32_t in_flight;        /* batches whose memory the hardware may still read */
+	bool withdrawn;            /* by withdraw(); set by the transport */
+	void *state;               /* the transport's, as are the rest */
+	struct kvx_list draining;
+	int64_t due_ns;
+};
+
+/* Leave for the link's peer to write into these memories, or to read them, without asking.
+ * One-sided transports only. Embedded in the grant; constant while it is lent, but for state. */
+struct kvx_permit {
+	uint32_t slot, generation;
+	const struct kvx_memory *const *memories; /* slices name them by index */
+	uint32_t memory_count;
+	bool readable; /* leave to read; else to write */
+	void *state;   /* the transport's */
+};
 
 /*
  * Slices of one unit that follow each other in the receiver's layer image without a gap.
@@ -49,7 +78,9 @@ struct kvx_batch {
 	uint32_t bytes; /* sum of the slices' lengths, at most KVX_BATCH_BYTES_MAX */
 	uint32_t count; /* 1 to KVX_BATCH_SLICES_MAX */
 	const struct kvx_slice *slices;
-	const void *stream; /* for withdraw(); only compared */
+	struct kvx_flow *flow;
+	bool last; /* ends its unit */
+	bool read; /* one-sided: from the remote memory into the slices */
 };
 
 struct kvx_transport; /* each transport's own, one per engine */
@@ -60,6 +91,13 @@ struct kvx_link {
 	struct kvx_transport *transport;
 	void *owner;    /* the sink's; the transport leaves it alone */
 	uint32_t rails; /* number of rails, up or not; fixed before link_up or link_accepted */
+};
+
+/* Which part of a layer each rail is to carry: weights relative to each other; 0: only what rails
+ * that are down leave behind, if it is usable at all. */
+struct kvx_shares {
+	uint8_t weight[KVX_RAILS_MAX];
+	uint64_t usable; /* a bit for each rail */
 };
 
 /* What the engine offers to transports. `engine` is the context's. */
@@ -77,7 +115,9 @@ struct kvx_sink {
 	void (*link_down)(void *engine, struct kvx_link *link, int code, const char *text);
 
 	/* One rail of the link can no longer carry batches (the bytes posted on it may or may not
-	 * arrive), or can again. Links whose last rail fails go down instead. */
+	 * arrive), or can again. A link whose last rail fails goes down, at once or when the
+	 * transport could not make one anew within connect_timeout_ms. Before link_up, a rail is
+	 * taken to be up. */
 	void (*rail_changed)(void *engine, struct kvx_link *link, uint32_t rail, bool up,
 			     const char *text);
 
@@ -94,10 +134,30 @@ struct kvx_sink {
 	int (*place)(void *engine, struct kvx_link *link, const struct kvx_unit *unit,
 		     uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);
 
-	/* Bytes that place() gave room to are there, visible to every thread that synchronises with
-	 * this one. Reported in order on each rail; need not match the sender's batches. */
+	/* Bytes that place() gave room to, or that a batch read, are there, visible to every thread
+	 * that synchronises with this one. Reported in order on each rail; need not match the
+	 * sender's batches. */
 	void (*landed)(void *engine, struct kvx_link *link, uint32_t rail,
 		       const struct kvx_unit *unit, uint64_t place, uint64_t bytes);
+
+	/* --- from one-sided transports --- */
+
+	/* All of a unit's bytes are there, visible as above. Only the low bits of the generation
+	 * came with it; a peer may claim what it likes. */
+	void (*arrived)(void *engine, struct kvx_link *link, uint32_t rail, uint32_t imm);
+
+	/* A permit is in force at the peer, whatever is said over the link from now on. */
+	void (*permitted)(void *engine, struct kvx_permit *permit);
+
+	/* No byte lands by this permit any more: follows forbid(), or disconnect() of its link. The
+	 * transport knows it no more. */
+	void (*forbidden)(void *engine, struct kvx_permit *permit);
+
+	/* A withdrawn flow has nothing in flight any more. Also after disconnect(). */
+	void (*drained)(void *engine, struct kvx_flow *flow);
+
+	/* The peer's hardware refused this flow's bytes: its permit is not in force. */
+	void (*refused)(void *engine, struct kvx_flow *flow, const char *text);
 };
 
 struct kvx_transport_context {
@@ -108,10 +168,15 @@ struct kvx_transport_context {
 	const struct kvx_log *log;
 	const struct kvx_options *options;
 	uint64_t incarnation;
+	uint32_t index; /* of the transport in its engine, below KVX_TRANSPORTS_MAX */
 };
 
 struct kvx_transport_ops {
 	const char *name;
+
+	/* Bytes land without the receiver's worker. The operations at the end are called for these
+	 * transports only. */
+	bool one_sided;
 
 	/* Begins to listen. Runs on the opener's thread before the worker starts; may block. Fails
 	 * with kvx_fail(); KVX_E_UNSUPPORTED if it cannot work on this machine. The context
@@ -149,9 +214,11 @@ struct kvx_transport_ops {
 	 * progress call, and arm() will see to it that one comes). Only on links of connect(). */
 	bool (*post)(struct kvx_link *link, uint32_t rail, const struct kvx_batch *batch);
 
-	/* Gives up this stream's batches: when it returns their memory is not read any more in a
-	 * way that could be counted at the receiver or fault in this process. Bounded time. */
-	void (*withdraw)(struct kvx_link *link, const void *stream);
+	/* Gives up this flow's batches: when flow->in_flight is 0, at once or when drained() says
+	 * so, their memory is not read any more in a way that could be counted at the receiver or
+	 * fault in this process. Bounded time: after drain_ms a one-sided transport breaks the
+	 * rails that do not finish. The engine withdraws all flows before disconnect(). */
+	void (*withdraw)(struct kvx_link *link, struct kvx_flow *flow);
 
 	/* The memory goes away: drop what is known of it, here and at the peers. */
 	void (*forget)(struct kvx_transport *transport, const struct kvx_memory *memory);
@@ -169,6 +236,34 @@ struct kvx_transport_ops {
 	/* How this link moves bytes, for people: "mapped pools", "4 connections to 127.0.0.1:4711".
 	 */
 	void (*explain)(const struct kvx_link *link, char *text, size_t size);
+
+	/* --- one-sided transports --- */
+
+	/* Registers memory with the hardware, before it is used; sets memory->registered[index].
+	 * Any thread; may block. KVX_E_MEMORY says which limit to raise. */
+	int (*attach)(struct kvx_transport *transport, struct kvx_memory *memory);
+
+	/* Undoes it, after forget(). Any thread; may block. */
+	void (*detach)(struct kvx_transport *transport, struct kvx_memory *memory);
+
+	/* What a sender should know of attached memory to share well: bytes of the transport's own,
+	 * which go with the ticket. Any thread. Returns how many. */
+	uint32_t (*hint)(const struct kvx_transport *transport, const struct kvx_memory *memory,
+			 uint8_t hint[KVX_HINT_MAX]);
+
+	/* What each rail of a link of connect() is to carry of a request from this memory to the
+	 * one of the hint, which is not trusted; no bytes: unknown. A rail that is down has weight
+	 * 0. Returns how many have a share. */
+	uint32_t (*share)(const struct kvx_link *link, const struct kvx_memory *memory,
+			  const uint8_t *hint, uint32_t hint_bytes, struct kvx_shares *shares);
+
+	/* Lends the permit to the peer of an accepted link; permitted() follows, or the link goes
+	 * down. False: no memory; nothing is lent. */
+	bool (*permit)(struct kvx_link *link, struct kvx_permit *permit);
+
+	/* Takes it back, in any state; forbidden() follows. stopped: the peer has said that it
+	 * writes no more, so it is not disturbed. */
+	void (*forbid)(struct kvx_link *link, struct kvx_permit *permit, bool stopped);
 };
 
 /* The transports of this build, best first; NULL-terminated. */

@@ -227,6 +227,15 @@ struct kvx_region;
 int kvx_region_register(struct kvx_engine *engine, void *address, size_t bytes,
 			struct kvx_region **region);
 
+/* Registers memory of a device that is given as a dma-buf: bytes from offset on of the buffer of
+ * that descriptor, which are at address, a device's or this process's, for as long as the region is
+ * open. The descriptor stays the caller's and may be closed afterwards. This CPU never touches the
+ * memory, so only verbs moves it. Errors: as above, and KVX_E_UNSUPPORTED (this engine has no RDMA
+ * device).
+ */
+int kvx_region_register_dmabuf(struct kvx_engine *engine, int fd, uint64_t offset, void *address,
+			       size_t bytes, struct kvx_region **region);
+
 /* Allocates and registers memory that processes on the same host can map (read-only), so that shm
  * moves it with one copy and no system call. Zeroed; freed when the region is closed. */
 int kvx_region_alloc(struct kvx_engine *engine, size_t bytes, struct kvx_region **region);
@@ -332,7 +341,9 @@ const void *kvx_grant_ticket(struct kvx_grant *grant, size_t *bytes);
  * Waits until a layer (0.. or KVX_ALL_LAYERS) is whole: returns 0; its bytes are visible to the
  * calling thread. Otherwise KVX_E_TIMEDOUT (the grant lives on; wait again) or the reason why the
  * grant ended: KVX_E_CANCELLED, KVX_E_REVOKED, KVX_E_LEASE, KVX_E_PEER_LOST, KVX_E_TRANSPORT.
- * timeout_ms: 0 to KVX_TIMEOUT_MAX_MS. Layers that were whole before the end stay whole.
+ * timeout_ms: 0 to KVX_TIMEOUT_MAX_MS. Layers that were whole before the end stay whole. Until the
+ * grant is complete or closed its layers are to be read only: over verbs, after a rail has failed,
+ * the same bytes may land once more.
  */
 int kvx_grant_wait(struct kvx_grant *grant, uint32_t layer, uint32_t timeout_ms);
 
@@ -352,11 +363,13 @@ int kvx_grant_fd(struct kvx_grant *grant);
 
 /* Ends the grant and fences it: once this returns no byte of it lands any more and the blocks may
  * be reused. The sender is told; timeout_ms bounds how long it may take to drain before the fence
- * is enforced without it (loop, shm and tcp enforce at once). Waits on it end with KVX_E_REVOKED.
+ * is enforced without it (loop, shm and tcp enforce at once; verbs then in the time that the NIC
+ * and its driver take). Waits on it end with KVX_E_REVOKED.
  * Returns 0, also if the grant had ended already: the fence holds then too. */
 int kvx_grant_revoke(struct kvx_grant *grant, uint32_t timeout_ms);
 
-/* Fences as kvx_grant_revoke() if the grant is not complete, and frees it. NULL does nothing. */
+/* Fences as kvx_grant_revoke(), with option drain_ms, if the grant is not complete, and frees it.
+ * NULL does nothing. */
 void kvx_grant_close(struct kvx_grant *grant);
 
 /* ------------------------------------------------------------------------------------- stream */
@@ -403,8 +416,9 @@ int kvx_stream_fd(struct kvx_stream *stream);
  * plan. At most size - 1 characters and a zero go to text. Returns the length of the whole text. */
 size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t size);
 
-/* Ends the stream: once this returns the engine reads its blocks no more and they may be reused.
- * The receiver's waits end with KVX_E_CANCELLED. Does nothing to a stream that has ended. */
+/* Ends the stream: once this returns the engine and its hardware read its blocks no more and they
+ * may be reused. The receiver's waits end with KVX_E_CANCELLED. Does nothing to a stream that has
+ * ended. */
 void kvx_stream_cancel(struct kvx_stream *stream);
 
 /* Cancels if the stream is not complete, and frees it. NULL does nothing. */

@@ -38,6 +38,31 @@
 	      "size a layer's units aim at; a layer has at most 64")                             \
 	NUMBER(tcp_connections, 2, 1, 16, "data connections to each peer")                       \
 	BYTES(tcp_buffer, 0, 0, 1073741824, "socket buffers of tcp; 0: the system's choice")     \
+	NUMBER(drain_ms, 100, 0, 60000,                                                          \
+	       "how long a sender may take to stop before the receiver cuts it off")             \
+	TEXT(topology, "off",                                                                    \
+	     "how near NICs are to memory: auto, off, or an override (docs/topology.md)")        \
+	TEXT(verbs_devices, "",                                                                  \
+	     "devices or ports that verbs uses, as \"mlx5_0,mlx5_1:1\"; empty: all")             \
+	TEXT(verbs_listen, "",                                                                   \
+	     "HOST:PORT of verbs' control connections; empty: the host of listen, a free port")  \
+	TEXT(verbs_gid_index, "auto", "index into each port's GID table; auto: by rule")         \
+	NUMBER(verbs_qps, 2, 1, 16, "queue pairs for each pair of ports")                        \
+	CHOICE(verbs_mtu, "auto", "auto|256|512|1024|2048|4096",                                 \
+	       "largest packet of verbs in bytes; auto: the port's")                             \
+	NUMBER(verbs_traffic_class, 0, 0, 255, "traffic class of RoCE packets")                  \
+	NUMBER(verbs_service_level, 0, 0, 15, "service level of verbs")                          \
+	NUMBER(verbs_pkey_index, 0, 0, 65535, "index into each port's partition key table")      \
+	NUMBER(verbs_timeout, 14, 1, 31,                                                         \
+	       "wait for an acknowledgement: 4.096 us * 2^this, before a packet is sent again")  \
+	NUMBER(verbs_retries, 6, 0, 6, "times a packet is sent again before its rail is down")   \
+	NUMBER(verbs_rnr_retries, 6, 0, 6,                                                       \
+	       "times a receiver may lack receives before the rail is down")                     \
+	NUMBER(verbs_rnr_timer, 20, 1, 31,                                                       \
+	       "code of the wait before each such time (InfiniBand 9.7.5.2.8); 20: 10.24 ms")    \
+	NUMBER(verbs_receives, 4096, 4, 65536, "receives of each device, shared by all peers")   \
+	FLAG(verbs_windows, true, "grants through memory windows, where the device has them")    \
+	FLAG(verbs_relaxed_ordering, true, "relaxed ordering of PCIe writes, where available")   \
 	FLAG(loop_copy, true, "loop moves the bytes; off: only counts, to measure the engine")
 
 struct kvx_options {

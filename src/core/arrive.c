@@ -76,8 +76,10 @@ static void credit(struct kvx_grant *grant, uint32_t layer, uint32_t unit)
 	    grant->transfer.layers)
 		kvx_count(engine, grants_completed, 1);
 	kvx_transfer_finish_layer(&grant->transfer, layer);
-	if (kvx_transfer_ended(&grant->transfer))
+	if (kvx_transfer_ended(&grant->transfer)) {
 		engine->report_at_once = true;
+		kvx_grant_fence(grant);
+	}
 	if (kvx_list_empty(&grant->report_entry))
 		kvx_list_append(&engine->reporting, &grant->report_entry);
 }
@@ -105,4 +107,32 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 	arrival->next += bytes;
 	if (arrival->next == kvx_image_unit_place(&grant->image, index + 1))
 		credit(grant, kvx_imm_layer(unit->imm), index);
+}
+
+void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm)
+{
+	struct kvx_engine *engine = context;
+	struct kvx_peer *peer = link->owner;
+	struct kvx_grant *grant =
+		atomic_load_explicit(&engine->slots[kvx_imm_slot(imm)], memory_order_acquire);
+	/* The rest of the generation, if the low bits are right: a permit of another generation is
+	 * not in force any more. */
+	struct kvx_unit unit = {imm, grant ? grant->generation : 0};
+
+	(void)rail;
+	kvx_peer_heard(peer);
+	if (grant && kvx_imm_pack(grant->slot, grant->generation, kvx_imm_layer(imm),
+				  kvx_imm_unit(imm)) != imm)
+		grant = NULL;
+	if (grant)
+		grant = grant_of(engine, peer, &unit);
+	if (!grant || arrived_already(grant, &unit)) {
+		refuse(engine, peer, &unit, grant != NULL);
+		return;
+	}
+	uint32_t index = kvx_imm_unit(imm);
+	kvx_count(engine, bytes_received,
+		  kvx_image_unit_place(&grant->image, index + 1) -
+			  kvx_image_unit_place(&grant->image, index));
+	credit(grant, kvx_imm_layer(imm), index);
 }

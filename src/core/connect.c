@@ -86,6 +86,8 @@ void kvx_peer_try_next(struct kvx_peer *peer)
 	while (peer->next_transport < engine->transport_count) {
 		struct kvx_engine_transport *transport =
 			&engine->transports[peer->next_transport++];
+		if (peer->one_sided && !transport->ops->one_sided)
+			continue;
 		if (!address_of(peer->address, transport->ops->name, address, sizeof(address)))
 			continue;
 		int error = transport->ops->connect(transport->instance, address, &peer->link);
@@ -100,7 +102,19 @@ void kvx_peer_try_next(struct kvx_peer *peer)
 	end_unreachable(peer);
 }
 
-int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, struct kvx_peer **peer)
+/* The link that it has, or will have, is one that serves. */
+static bool serves(const struct kvx_peer *peer, const char *addresses, bool one_sided)
+{
+	char address[KVX_ADDRESS_MAX + 1];
+
+	if (!peer->link)
+		return peer->one_sided == one_sided && strcmp(peer->address, addresses) == 0;
+	return (peer->link->ops->one_sided || !one_sided) &&
+	       address_of(addresses, peer->link->ops->name, address, sizeof(address));
+}
+
+int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, bool one_sided,
+		 struct kvx_peer **peer)
 {
 	struct kvx_list *entry, *next;
 
@@ -109,7 +123,8 @@ int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, str
 		uint64_t incarnation =
 			known->info.incarnation ? known->info.incarnation : known->expected;
 		if (known->outgoing && known->state != KVX_PEER_DOWN &&
-		    incarnation == ticket->incarnation) {
+		    incarnation == ticket->incarnation &&
+		    serves(known, ticket->address, one_sided)) {
 			*peer = known;
 			return 0;
 		}
@@ -122,6 +137,7 @@ int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, str
 			kvx_peer_free(made);
 		return kvx_fail(KVX_E_MEMORY, "peer: out of memory");
 	}
+	made->one_sided = one_sided;
 	made->expected = ticket->incarnation;
 	strcpy(made->expected_name, ticket->name);
 	made->trying = true;

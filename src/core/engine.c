@@ -8,6 +8,7 @@
 #include "core/pool.h"
 #include "core/region.h"
 #include "core/stream.h"
+#include "topology/topology.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -45,7 +46,18 @@ static int name_engine(struct kvx_engine *engine)
 static int open_transport(struct kvx_engine *engine, const struct kvx_transport_ops *ops)
 {
 	struct kvx_engine_transport *transport = &engine->transports[engine->transport_count];
-	int error = ops->open(&engine->context, &transport->instance);
+
+	transport->context = (struct kvx_transport_context){
+		.sink = &kvx_engine_sink,
+		.engine = engine,
+		.poller = &engine->poller,
+		.waker = &engine->waker,
+		.log = &engine->options.log,
+		.options = &engine->options,
+		.incarnation = engine->incarnation,
+		.index = engine->transport_count,
+	};
+	int error = ops->open(&transport->context, &transport->instance);
 
 	if (error)
 		return error;
@@ -123,20 +135,32 @@ static int open_transports(struct kvx_engine *engine)
 	return error;
 }
 
-static int write_address(struct kvx_engine *engine)
+/* Of all transports, or of the one-sided ones. NULL: no memory. */
+static char *write_address(const struct kvx_engine *engine, bool one_sided)
 {
 	size_t room = (size_t)engine->transport_count * (KVX_ADDRESS_MAX + 32), length = 0;
+	char *address = calloc(1, room + 1);
 
-	engine->address = calloc(1, room + 1);
-	if (!engine->address)
-		return kvx_fail(KVX_E_MEMORY, "engine: out of memory");
-	for (uint32_t i = 0; i < engine->transport_count; i++) {
-		struct kvx_engine_transport *transport = &engine->transports[i];
-		length += (size_t)snprintf(engine->address + length, room - length, "%s%s:%s",
-					   i ? "," : "", transport->ops->name,
+	for (uint32_t i = 0; address && i < engine->transport_count; i++) {
+		const struct kvx_engine_transport *transport = &engine->transports[i];
+		if (one_sided && !transport->ops->one_sided)
+			continue;
+		length += (size_t)snprintf(address + length, room - length, "%s%s:%s",
+					   length ? "," : "", transport->ops->name,
 					   transport->ops->address(transport->instance));
 	}
-	return 0;
+	return address;
+}
+
+static int write_addresses(struct kvx_engine *engine)
+{
+	engine->address = write_address(engine, false);
+	engine->one_sided_address = write_address(engine, true);
+	if (engine->address && engine->one_sided_address)
+		return 0;
+	free(engine->address);
+	free(engine->one_sided_address);
+	return kvx_fail(KVX_E_MEMORY, "engine: out of memory");
 }
 
 static void init_lists(struct kvx_engine *engine)
@@ -147,10 +171,35 @@ static void init_lists(struct kvx_engine *engine)
 	kvx_list_init(&engine->streams);
 	kvx_list_init(&engine->peers);
 	kvx_list_init(&engine->watched);
+	kvx_list_init(&engine->holding);
 	kvx_list_init(&engine->reporting);
 	for (uint32_t slot = 0; slot < KVX_GRANTS_MAX; slot++)
 		engine->free_slots[slot] = (uint16_t)slot;
 	engine->free_count = KVX_GRANTS_MAX;
+}
+
+/* Only one-sided transports have ports to choose from. */
+static bool needs_topology(const struct kvx_engine *engine)
+{
+	if (strcmp(engine->options.topology, "off") == 0)
+		return false;
+	for (uint32_t i = 0; i < engine->transport_count; i++)
+		if (engine->transports[i].ops->one_sided)
+			return true;
+	return false;
+}
+
+/* Without an override it is a help, not a need. */
+static int open_topology(struct kvx_engine *engine)
+{
+	if (!needs_topology(engine))
+		return 0;
+	int error = kvx_topology_open(NULL, engine->options.topology, &engine->topology);
+	if (!error || strcmp(engine->options.topology, "auto") != 0)
+		return error;
+	kvx_log_write(&engine->options.log, KVX_LOG_WARNING,
+		      "topology: %s: all ports are taken to be alike", kvx_error_text());
+	return 0;
 }
 
 static int start_thread(struct kvx_engine *engine)
@@ -184,19 +233,13 @@ static int open_engine(struct kvx_engine *engine)
 	error = kvx_waker_init(&engine->waker, &engine->poller);
 	if (error)
 		goto fail_waker;
-	engine->context = (struct kvx_transport_context){
-		.sink = &kvx_engine_sink,
-		.engine = engine,
-		.poller = &engine->poller,
-		.waker = &engine->waker,
-		.log = &engine->options.log,
-		.options = &engine->options,
-		.incarnation = engine->incarnation,
-	};
 	error = open_transports(engine);
 	if (error)
 		goto fail_transports;
-	error = write_address(engine);
+	error = open_topology(engine);
+	if (error)
+		goto fail_topology;
+	error = write_addresses(engine);
 	if (error)
 		goto fail_address;
 	engine->now_ns = engine->tick_ns = kvx_now_ns();
@@ -209,7 +252,10 @@ static int open_engine(struct kvx_engine *engine)
 
 fail_thread:
 	free(engine->address);
+	free(engine->one_sided_address);
 fail_address:
+	kvx_topology_close(engine->topology);
+fail_topology:
 	close_transports(engine);
 fail_transports:
 	kvx_waker_finish(&engine->waker, &engine->poller);
@@ -252,7 +298,7 @@ int kvx_engine_open(const struct kvx_options *options, struct kvx_engine **engin
 
 /* --- closing --- */
 
-static void free_streams(struct kvx_engine *engine)
+static void end_streams(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
@@ -260,19 +306,53 @@ static void free_streams(struct kvx_engine *engine)
 		struct kvx_stream *stream = kvx_container_of(entry, struct kvx_stream, entry);
 		kvx_stream_end(stream, KVX_E_CANCELLED, "stream: the sender closed its engine",
 			       true);
-		kvx_stream_free(stream);
 	}
 }
 
-static void free_grants(struct kvx_engine *engine)
+static void end_grants(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
 	kvx_list_for_each (entry, next, &engine->grants) {
 		struct kvx_grant *grant = kvx_container_of(entry, struct kvx_grant, entry);
 		kvx_grant_end(grant, KVX_E_REVOKED, "grant: the receiver closed its engine");
-		kvx_grant_free(grant);
 	}
+}
+
+static bool hardware_may_write(const struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &engine->streams)
+		if (kvx_container_of(entry, struct kvx_stream, entry)->flow.in_flight)
+			return true;
+	kvx_list_for_each (entry, next, &engine->grants)
+		if (kvx_container_of(entry, struct kvx_grant, entry)->fence != KVX_FENCE_CLOSED)
+			return true;
+	return false;
+}
+
+/* Links are disconnected, but one-sided transports take a moment to end what hardware does. */
+static void await_hardware(struct kvx_engine *engine)
+{
+	while (hardware_may_write(engine)) {
+		engine->now_ns = kvx_now_ns();
+		for (uint32_t i = 0; i < engine->transport_count; i++)
+			engine->transports[i].ops->progress(engine->transports[i].instance,
+							    engine->now_ns);
+		kvx_poller_run(&engine->poller, KVX_NS_PER_MS);
+		kvx_peers_finish(engine); /* who connected in the meantime */
+	}
+}
+
+static void free_transfers(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &engine->streams)
+		kvx_stream_free(kvx_container_of(entry, struct kvx_stream, entry));
+	kvx_list_for_each (entry, next, &engine->grants)
+		kvx_grant_free(kvx_container_of(entry, struct kvx_grant, entry));
 }
 
 static void free_memory(struct kvx_engine *engine)
@@ -296,11 +376,14 @@ void kvx_engine_close(struct kvx_engine *engine)
 	/* From here on this thread is the worker. What was submitted last still counts. */
 	engine->now_ns = kvx_now_ns();
 	kvx_submissions_take(&engine->submissions);
-	free_streams(engine);
-	free_grants(engine);
+	end_streams(engine);
+	end_grants(engine);
 	kvx_peers_finish(engine);
-	close_transports(engine);
+	await_hardware(engine);
+	free_transfers(engine);
 	free_memory(engine);
+	close_transports(engine);
+	kvx_topology_close(engine->topology);
 	kvx_waker_finish(&engine->waker, &engine->poller);
 	kvx_poller_finish(&engine->poller);
 	kvx_timers_finish(&engine->timers);
@@ -308,6 +391,7 @@ void kvx_engine_close(struct kvx_engine *engine)
 	pthread_mutex_destroy(&engine->lock);
 	free(engine->stream_table);
 	free(engine->address);
+	free(engine->one_sided_address);
 	free(engine);
 }
 

@@ -16,13 +16,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define KVX_TRANSPORTS_MAX 8u
 #define KVX_STREAMS_MAX 65536u /* open at once in one engine */
 #define KVX_PEERS_MAX 4096u    /* that connected to one engine */
 
 struct kvx_engine_transport {
 	const struct kvx_transport_ops *ops;
 	struct kvx_transport *instance;
+	struct kvx_transport_context context;
 };
 
 struct kvx_engine {
@@ -31,9 +31,10 @@ struct kvx_engine {
 	char name[KVX_NAME_MAX + 1];
 	uint64_t incarnation;
 	char *address;
-	struct kvx_transport_context context;
+	char *one_sided_address; /* the part of it for memory that no CPU touches */
 	struct kvx_engine_transport transports[KVX_TRANSPORTS_MAX];
 	uint32_t transport_count;
+	struct kvx_topology *topology; /* NULL: not needed, off or not to be had */
 
 	/* Any thread. */
 	struct kvx_submissions submissions;
@@ -60,6 +61,7 @@ struct kvx_engine {
 	struct kvx_list peers;     /* all, in both directions */
 	uint32_t incoming_count;   /* of them */
 	struct kvx_list watched;   /* streams whose ready word is looked at */
+	struct kvx_list holding;   /* streams with delivered layers that are not told of yet */
 	bool report_at_once;       /* a grant is complete */
 	int64_t report_ns;         /* when layers were reported last */
 	struct kvx_list reporting; /* grants with whole layers that their sender was not told of */

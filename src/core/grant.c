@@ -14,6 +14,7 @@
 
 static void take(struct kvx_submission *submission, uint32_t wanted);
 static void lease_ended(struct kvx_timer *timer);
+static void drain_ended(struct kvx_timer *timer);
 
 static int take_slot(struct kvx_grant *grant)
 {
@@ -53,9 +54,22 @@ static int64_t wall_clock_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / KVX_NS_PER_MS;
 }
 
+/* Which ports are near the pool's memory, for the sender to share by. */
+static void give_hint(const struct kvx_engine *engine, const struct kvx_pool *pool,
+		      struct kvx_ticket *ticket)
+{
+	for (uint32_t i = 0; i < engine->transport_count && !ticket->hint_bytes; i++) {
+		const struct kvx_engine_transport *transport = &engine->transports[i];
+		if (transport->ops->one_sided)
+			ticket->hint_bytes = (uint8_t)transport->ops->hint(
+				transport->instance, pool->memories[0], ticket->hint);
+	}
+}
+
 static int write_ticket(struct kvx_grant *grant)
 {
 	struct kvx_engine *engine = grant->transfer.engine;
+	const struct kvx_pool *pool = grant->pool;
 	struct kvx_ticket ticket = {
 		.incarnation = engine->incarnation,
 		.slot = grant->slot,
@@ -63,14 +77,15 @@ static int write_ticket(struct kvx_grant *grant)
 		.key = grant->key,
 		.lease_ms = grant->lease_ms,
 		.expires_ms = wall_clock_ms() + grant->lease_ms,
-		.geometry = grant->pool->geometry,
-		.packed = grant->pool->packed,
-		.address = engine->address,
+		.geometry = pool->geometry,
+		.packed = pool->packed,
+		.address = pool->one_sided ? engine->one_sided_address : engine->address,
 		.count = grant->image.count,
 		.table = grant->table,
 	};
 
 	strcpy(ticket.name, engine->name);
+	give_hint(engine, pool, &ticket);
 	return kvx_ticket_encode(&ticket, &grant->ticket, &grant->ticket_bytes);
 }
 
@@ -87,11 +102,15 @@ static int make_grant(struct kvx_pool *pool, const uint32_t *blocks, uint32_t co
 	made->submission.take = take;
 	made->lease_ms = lease_ms;
 	made->lease.expired = lease_ended;
+	made->drain.expired = drain_ended;
+	made->drain_ms = (uint32_t)pool->engine->options.drain_ms;
 	made->opened_ns = kvx_now_ns();
-	made->image = (struct kvx_image){geometry->planes, count, geometry->block_bytes, 0};
+	made->image = (struct kvx_image){
+		.planes = geometry->planes, .count = count, .block_bytes = geometry->block_bytes};
 	kvx_list_init(&made->entry);
 	kvx_list_init(&made->peer_entry);
 	kvx_list_init(&made->report_entry);
+	kvx_list_init(&made->lent_entry);
 	made->table = malloc(count * sizeof(*blocks));
 	made->counters = calloc(geometry->layers, sizeof(*made->counters));
 	if (!made->table || !made->counters) {
@@ -103,6 +122,7 @@ static int make_grant(struct kvx_pool *pool, const uint32_t *blocks, uint32_t co
 		return kvx_fail(KVX_E_SYSTEM, "grant: getrandom gives no random bytes");
 	}
 	memcpy(made->table, blocks, count * sizeof(*blocks));
+	made->table_hash = kvx_table_hash(blocks, count);
 	*grant = made;
 	return 0;
 }
@@ -193,6 +213,7 @@ int kvx_grant_revoke(struct kvx_grant *grant, uint32_t timeout_ms)
 	if (timeout_ms > KVX_TIMEOUT_MAX_MS)
 		return kvx_fail(KVX_E_INVALID, "grant: a time-out of %u ms is longer than %u",
 				timeout_ms, KVX_TIMEOUT_MAX_MS);
+	atomic_store_explicit(&grant->drain_ms, timeout_ms, memory_order_relaxed);
 	atomic_store_explicit(&grant->fenced, false, memory_order_relaxed);
 	kvx_engine_request(grant->transfer.engine, &grant->submission, KVX_GRANT_REVOKE,
 			   &grant->fenced);
@@ -254,11 +275,13 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text)
 	/* A complete grant is still its peer's until the sender is told. */
 	kvx_grant_report(grant);
 	/* kvx_arrival_place() refuses an ended grant, and no byte is under way outside of it: what
-	 * lands, this thread lands. So the grant is fenced from here on. */
+	 * lands, this thread lands. So the grant is fenced from here on, but for a permit that a
+	 * one-sided transport holds. */
 	if (!kvx_transfer_fail(&grant->transfer, code, text))
 		return;
 	kvx_count(engine, grants_failed, 1);
 	detach(grant);
+	kvx_grant_fence(grant);
 	if (!peer || !kvx_peer_is_up(peer))
 		return;
 	struct kvx_message revoke = {
@@ -291,10 +314,86 @@ void kvx_grant_cancel(struct kvx_grant *grant, const char *text)
 		kvx_grant_end(grant, KVX_E_CANCELLED, text);
 }
 
+/* --- the fence of one-sided transports --- */
+
+static void close_fence(struct kvx_grant *grant, bool stopped)
+{
+	kvx_timer_stop(&grant->transfer.engine->timers, &grant->drain);
+	grant->fence = KVX_FENCE_CLOSING;
+	grant->lender->link->ops->forbid(grant->lender->link, &grant->permit, stopped);
+}
+
+static void drain_ended(struct kvx_timer *timer)
+{
+	close_fence(kvx_container_of(timer, struct kvx_grant, drain), false);
+}
+
+static void start_drain(struct kvx_grant *grant)
+{
+	struct kvx_engine *engine = grant->transfer.engine;
+	int64_t wait_ns = atomic_load_explicit(&grant->drain_ms, memory_order_relaxed) *
+			  (int64_t)KVX_NS_PER_MS;
+
+	grant->fence = KVX_FENCE_DRAINING;
+	kvx_timer_stop(&engine->timers, &grant->drain);
+	if (!wait_ns || kvx_timer_start(&engine->timers, &grant->drain, engine->now_ns + wait_ns))
+		close_fence(grant, false);
+}
+
+/* A complete grant's sender has to stop too: what it sent again after a rail failed may be under
+ * way, though nobody waits for it. */
+void kvx_grant_fence(struct kvx_grant *grant)
+{
+	/* Where the peer is not up its link is about to be disconnected, which fences too. */
+	if (grant->fence != KVX_FENCE_OPEN || !grant->lender || !kvx_peer_is_up(grant->lender) ||
+	    grant->lender->condemned)
+		return;
+	if (grant->drained)
+		close_fence(grant, true);
+	else
+		start_drain(grant);
+}
+
+void kvx_grant_drained(struct kvx_grant *grant)
+{
+	grant->drained = true;
+	if (grant->fence == KVX_FENCE_DRAINING)
+		close_fence(grant, true);
+}
+
+void kvx_grant_orphan(struct kvx_grant *grant)
+{
+	kvx_timer_stop(&grant->transfer.engine->timers, &grant->drain);
+	kvx_list_remove(&grant->lent_entry);
+	grant->lender = NULL;
+	grant->fence = KVX_FENCE_CLOSING;
+}
+
+static void acknowledge(struct kvx_grant *grant)
+{
+	struct kvx_engine *engine = grant->transfer.engine;
+	uint32_t requests = grant->requests;
+
+	grant->requests = 0;
+	if (requests & KVX_GRANT_REVOKE)
+		kvx_engine_acknowledge(engine, &grant->fenced);
+	if (requests & KVX_GRANT_CLOSE) {
+		atomic_store_explicit(&engine->slots[grant->slot], NULL, memory_order_release);
+		kvx_engine_acknowledge(engine, &grant->closed);
+	}
+}
+
+void kvx_grant_forbidden(struct kvx_grant *grant)
+{
+	kvx_list_remove(&grant->lent_entry);
+	grant->lender = NULL;
+	grant->fence = KVX_FENCE_CLOSED;
+	acknowledge(grant);
+}
+
 static void take(struct kvx_submission *submission, uint32_t wanted)
 {
 	struct kvx_grant *grant = kvx_container_of(submission, struct kvx_grant, submission);
-	struct kvx_engine *engine = grant->transfer.engine;
 
 	if (wanted & KVX_GRANT_START)
 		start(grant);
@@ -302,22 +401,28 @@ static void take(struct kvx_submission *submission, uint32_t wanted)
 		kvx_grant_end(grant, KVX_E_REVOKED,
 			      wanted & KVX_GRANT_CLOSE ? "grant: the receiver closed it"
 						       : "grant: the receiver revoked it");
-	if (wanted & KVX_GRANT_REVOKE)
-		kvx_engine_acknowledge(engine, &grant->fenced);
+	if (wanted & KVX_GRANT_REVOKE && grant->fence == KVX_FENCE_DRAINING)
+		start_drain(grant); /* by the deadline of who revokes */
 	if (wanted & KVX_GRANT_CLOSE) {
 		kvx_grant_report(grant);
 		detach(grant);
-		atomic_store_explicit(&engine->slots[grant->slot], NULL, memory_order_release);
-		kvx_engine_acknowledge(engine, &grant->closed);
 	}
+	grant->requests |= wanted & (KVX_GRANT_REVOKE | KVX_GRANT_CLOSE);
+	if (grant->fence == KVX_FENCE_CLOSED)
+		acknowledge(grant);
 }
 
-static int check_open(const struct kvx_grant *grant, const struct kvx_message *open)
+static int check_open(const struct kvx_grant *grant, const struct kvx_peer *peer,
+		      const struct kvx_message *open)
 {
 	int error = kvx_geometry_match(&open->geometry, &grant->pool->geometry);
 
 	if (error)
 		return error;
+	if (grant->pool->one_sided && !peer->link->ops->one_sided)
+		return kvx_fail(KVX_E_REFUSED,
+				"grant: its memory is a device's, which %s does not reach",
+				peer->link->ops->name);
 	if (open->key != grant->key)
 		return kvx_fail(KVX_E_REFUSED, "grant: the ticket's key is not this grant's");
 	if (grant->target)
@@ -336,28 +441,82 @@ static int check_open(const struct kvx_grant *grant, const struct kvx_message *o
 	return 0;
 }
 
+/* How peers name the places of the pool's tensors, as few runs. */
+static void say_layout(struct kvx_grant *grant)
+{
+	const struct kvx_pool *pool = grant->pool;
+	struct kvx_message layout = {.type = KVX_MESSAGE_LAYOUT, .stream = grant->stream};
+	uint32_t tensors = kvx_pool_tensors(pool);
+
+	for (uint32_t first = 0, next; first < tensors; first = next) {
+		struct kvx_layout_run *run = &layout.layout[layout.count++];
+		next = kvx_pool_layout_run(pool, first, run);
+		if (layout.count < KVX_LAYOUT_RUNS_MAX && next < tensors)
+			continue;
+		kvx_peer_say(grant->peer, &layout);
+		layout.count = 0;
+	}
+}
+
+static void say_accept(struct kvx_grant *grant)
+{
+	struct kvx_message accept = {
+		.type = KVX_MESSAGE_ACCEPT, .stream = grant->stream, .hash = grant->hash};
+
+	kvx_peer_say(grant->peer, &accept);
+}
+
+void kvx_grant_permitted(struct kvx_grant *grant)
+{
+	if (!grant->peer)
+		return; /* it has ended in the meantime */
+	say_layout(grant);
+	say_accept(grant);
+}
+
+static bool lend(struct kvx_grant *grant, struct kvx_peer *peer)
+{
+	const struct kvx_pool *pool = grant->pool;
+
+	grant->permit = (struct kvx_permit){
+		.slot = grant->slot,
+		.generation = grant->generation,
+		.memories = pool->memories,
+		.memory_count = pool->memory_count,
+	};
+	if (!peer->link->ops->permit(peer->link, &grant->permit))
+		return false;
+	grant->fence = KVX_FENCE_OPEN;
+	grant->lender = peer;
+	kvx_list_append(&peer->lent, &grant->lent_entry);
+	return true;
+}
+
 int kvx_grant_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open)
 {
-	int error = check_open(grant, open);
+	int error = check_open(grant, peer, open);
 
 	if (error)
 		return error;
 	struct kvx_image image = grant->image;
-	image.units = open->units;
-	uint64_t hash = kvx_plan_hash(&grant->pool->geometry, &image, grant->table);
+	if (!kvx_image_cut(&image, open->units, open->weighted ? open->weights : NULL))
+		return kvx_fail(KVX_E_PROTOCOL, "grant: the sender's plan has units without bytes");
+	uint64_t hash = kvx_plan_hash(&grant->pool->geometry, &image, grant->table_hash);
 	if (hash != open->hash)
 		return kvx_fail(
 			KVX_E_PROTOCOL,
 			"grant: the sender's plan (%016llx) is not the receiver's (%016llx)",
 			(unsigned long long)open->hash, (unsigned long long)hash);
+	if (peer->link->ops->one_sided && !lend(grant, peer))
+		return kvx_fail(KVX_E_MEMORY, "grant: out of memory");
 	grant->image = image;
 	atomic_store_explicit(&grant->target, image.units, memory_order_release);
 	grant->peer = peer;
 	grant->stream = open->stream;
+	grant->hash = hash;
 	kvx_list_append(&peer->grants, &grant->peer_entry);
-	struct kvx_message accept = {
-		.type = KVX_MESSAGE_ACCEPT, .stream = open->stream, .hash = hash};
-	kvx_peer_say(peer, &accept);
+	if (!peer->link->ops->one_sided) /* else once the permit is in force */
+		say_accept(grant);
 	return 0;
 }
 

@@ -24,10 +24,49 @@ static void get_geometry(struct kvx_reader *reader, struct kvx_geometry *geometr
 	kvx_get_text(reader, geometry->dtype, sizeof(geometry->dtype));
 }
 
+static void put_run(struct kvx_writer *writer, const struct kvx_layout_run *run)
+{
+	kvx_put_u32(writer, run->tensors);
+	kvx_put_u32(writer, run->memory);
+	kvx_put_u64(writer, run->base);
+	kvx_put_u64(writer, run->step);
+	kvx_put_u64(writer, run->stride);
+}
+
+static void get_layout(struct kvx_reader *reader, struct kvx_message *message)
+{
+	message->count = kvx_get_u32(reader);
+	if (message->count > KVX_LAYOUT_RUNS_MAX)
+		reader->failed = true;
+	for (uint32_t i = 0; i < message->count && !reader->failed; i++) {
+		struct kvx_layout_run *run = &message->layout[i];
+		run->tensors = kvx_get_u32(reader);
+		run->memory = kvx_get_u32(reader);
+		run->base = kvx_get_u64(reader);
+		run->step = kvx_get_u64(reader);
+		run->stride = kvx_get_u64(reader);
+	}
+}
+
+static void get_weights(struct kvx_reader *reader, struct kvx_message *message)
+{
+	uint8_t weighted = kvx_get_u8(reader);
+
+	message->weighted = weighted == 1;
+	if (weighted > 1 || (weighted && message->units > KVX_UNITS_MAX))
+		reader->failed = true;
+	for (uint32_t i = 0; message->weighted && !reader->failed && i < message->units; i++) {
+		message->weights[i] = kvx_get_u8(reader);
+		if (!message->weights[i])
+			reader->failed = true;
+	}
+}
+
 uint32_t kvx_message_encode(const struct kvx_message *message, uint8_t *bytes)
 {
 	struct kvx_writer writer = kvx_writer_over(bytes, KVX_MESSAGE_MAX);
 
+	_Static_assert(1 + 8 + 4 + KVX_LAYOUT_RUNS_MAX * 32 <= KVX_MESSAGE_MAX, "a layout fits");
 	_Static_assert(KVX_ERROR_TEXT_MAX + 64 < KVX_MESSAGE_MAX, "a text and its frame fit");
 	kvx_put_u8(&writer, (uint8_t)message->type);
 	switch (message->type) {
@@ -44,6 +83,9 @@ uint32_t kvx_message_encode(const struct kvx_message *message, uint8_t *bytes)
 		kvx_put_u64(&writer, message->key);
 		kvx_put_u32(&writer, message->count);
 		kvx_put_u32(&writer, message->units);
+		kvx_put_u8(&writer, message->weighted);
+		if (message->weighted)
+			kvx_put_bytes(&writer, message->weights, message->units);
 		kvx_put_u64(&writer, message->hash);
 		put_geometry(&writer, &message->geometry);
 		break;
@@ -71,6 +113,16 @@ uint32_t kvx_message_encode(const struct kvx_message *message, uint8_t *bytes)
 		kvx_put_text(&writer, message->text);
 		break;
 	case KVX_MESSAGE_PING:
+		break;
+	case KVX_MESSAGE_LAYOUT:
+		kvx_put_u64(&writer, message->stream);
+		kvx_put_u32(&writer, message->count);
+		for (uint32_t i = 0; i < message->count; i++)
+			put_run(&writer, &message->layout[i]);
+		break;
+	case KVX_MESSAGE_DRAINED:
+		kvx_put_u32(&writer, message->slot);
+		kvx_put_u32(&writer, message->generation);
 		break;
 	}
 	return (uint32_t)(writer.next - bytes);
@@ -110,6 +162,7 @@ int kvx_message_decode(struct kvx_message *message, const void *bytes, uint32_t 
 		message->key = kvx_get_u64(&reader);
 		message->count = kvx_get_u32(&reader);
 		message->units = kvx_get_u32(&reader);
+		get_weights(&reader, message);
 		message->hash = kvx_get_u64(&reader);
 		get_geometry(&reader, &message->geometry);
 		break;
@@ -136,6 +189,14 @@ int kvx_message_decode(struct kvx_message *message, const void *bytes, uint32_t 
 		kvx_get_text(&reader, message->text, sizeof(message->text));
 		break;
 	case KVX_MESSAGE_PING:
+		break;
+	case KVX_MESSAGE_LAYOUT:
+		message->stream = kvx_get_u64(&reader);
+		get_layout(&reader, message);
+		break;
+	case KVX_MESSAGE_DRAINED:
+		message->slot = kvx_get_u32(&reader);
+		message->generation = kvx_get_u32(&reader);
 		break;
 	default:
 		return kvx_fail(KVX_E_PROTOCOL, "message of unknown type %d", (int)message->type);

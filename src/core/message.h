@@ -7,19 +7,32 @@
 
 #include <kvxfer/kvxfer.h>
 
-#define KVX_PROTOCOL_VERSION 1u
+#define KVX_PROTOCOL_VERSION 2u
+#define KVX_LAYOUT_RUNS_MAX 28u /* of one message */
 
 enum kvx_message_type {
 	KVX_MESSAGE_HELLO =
-		1,        /* both ways, first: version, incarnation, heartbeat_ms, text: name */
-	KVX_MESSAGE_OPEN, /* sender: stream, slot, generation, key, count, units, hash, geometry */
-	KVX_MESSAGE_ACCEPT, /* receiver: stream, hash */
-	KVX_MESSAGE_REFUSE, /* receiver: stream, code, text */
-	KVX_MESSAGE_WHOLE,  /* receiver: stream, first, count: these layers are whole */
-	KVX_MESSAGE_REVOKE, /* receiver: stream, code, text: the grant has ended */
-	KVX_MESSAGE_CANCEL, /* sender: slot, generation, text: the stream has ended */
-	KVX_MESSAGE_PING,   /* both ways: still here */
-	KVX_MESSAGE_BYE,    /* both ways, last: text: why the engine closes the link */
+		1,           /* both ways, first: version, incarnation, heartbeat_ms, text: name */
+	KVX_MESSAGE_OPEN,    /* sender: stream, slot, generation, key, count, units, weights, hash,
+				geometry */
+	KVX_MESSAGE_ACCEPT,  /* receiver: stream, hash */
+	KVX_MESSAGE_REFUSE,  /* receiver: stream, code, text */
+	KVX_MESSAGE_WHOLE,   /* receiver: stream, first, count: these layers are whole */
+	KVX_MESSAGE_REVOKE,  /* receiver: stream, code, text: the grant has ended */
+	KVX_MESSAGE_CANCEL,  /* sender: slot, generation, text: the stream has ended */
+	KVX_MESSAGE_PING,    /* both ways: still here */
+	KVX_MESSAGE_BYE,     /* both ways, last: text: why the engine closes the link */
+	KVX_MESSAGE_LAYOUT,  /* receiver, before ACCEPT over one-sided transports: stream, layout */
+	KVX_MESSAGE_DRAINED, /* sender, over those: slot, generation: nothing is under way any more
+			      */
+};
+
+/* Tensors (layer by layer, plane fastest) that lie alike: their first offset in a memory of the
+ * permit, from each to the next, and from block to block. */
+struct kvx_layout_run {
+	uint32_t tensors;
+	uint32_t memory;
+	uint64_t base, step, stride;
 };
 
 struct kvx_message {
@@ -31,6 +44,9 @@ struct kvx_message {
 	uint32_t slot, generation;
 	uint64_t key;
 	uint32_t first, count, units;
+	bool weighted; /* weights holds one for each unit */
+	uint8_t weights[KVX_UNITS_MAX];
+	struct kvx_layout_run layout[KVX_LAYOUT_RUNS_MAX];
 	uint64_t hash;
 	struct kvx_geometry geometry;
 	int code;

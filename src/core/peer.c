@@ -32,6 +32,8 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 	kvx_list_init(&peer->streams);
 	kvx_list_init(&peer->active);
 	kvx_list_init(&peer->grants);
+	kvx_list_init(&peer->draining);
+	kvx_list_init(&peer->lent);
 	return peer;
 }
 
@@ -67,7 +69,7 @@ void kvx_peer_tell_why_not(struct kvx_peer *peer, const char *transport, const c
 /* The chosen one first, then those that were tried before it. */
 void kvx_peer_tell_why(struct kvx_peer *peer)
 {
-	char how[160], text[sizeof(how) + 32], before[sizeof(peer->info.why)];
+	char how[330], text[sizeof(how) + 32], before[sizeof(peer->info.why)];
 	const char *transport = peer->link->ops->name;
 
 	peer->link->ops->explain(peer->link, how, sizeof(how));
@@ -75,7 +77,7 @@ void kvx_peer_tell_why(struct kvx_peer *peer)
 	strcpy(before, peer->info.why);
 	pthread_mutex_lock(&peer->mutex);
 	peer->info.transport = transport;
-	snprintf(peer->info.why, sizeof(peer->info.why), "%s%s%.300s", text,
+	snprintf(peer->info.why, sizeof(peer->info.why), "%s%s%.120s", text,
 		 before[0] ? "; tried before: " : "", before);
 	pthread_mutex_unlock(&peer->mutex);
 }
@@ -228,6 +230,12 @@ static void disconnect(struct kvx_peer *peer)
 {
 	if (peer->link)
 		peer->link->ops->disconnect(peer->link);
+	/* The transport tells of each when it is over; the peer may be gone by then. */
+	while (!kvx_list_empty(&peer->draining))
+		kvx_stream_orphan(
+			kvx_container_of(peer->draining.next, struct kvx_stream, peer_entry));
+	while (!kvx_list_empty(&peer->lent))
+		kvx_grant_orphan(kvx_container_of(peer->lent.next, struct kvx_grant, lent_entry));
 	peer->link = NULL;
 	peer->condemned = false;
 	free(peer->rails);

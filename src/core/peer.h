@@ -46,6 +46,7 @@ struct kvx_peer {
 	uint64_t expected; /* incarnation that a ticket named; 0: any */
 	char expected_name[KVX_NAME_MAX + 1];
 	uint32_t next_transport; /* to try */
+	bool one_sided;          /* no others are tried */
 
 	struct kvx_link *link; /* or NULL */
 	bool condemned;        /* the link is to be disconnected when the step ends */
@@ -54,6 +55,8 @@ struct kvx_peer {
 	struct kvx_timer handshake;
 	struct kvx_list streams, active; /* all; those with units to post */
 	struct kvx_list grants;
+	struct kvx_list draining;          /* ended streams whose bytes may be under way */
+	struct kvx_list lent;              /* grants whose permits the transport holds */
 	struct kvx_rail *rails;            /* outgoing: link->rails of them */
 	struct kvx_rail_arrival *arrivals; /* incoming: likewise */
 	struct kvx_unit refused;           /* last unit refused, so that it is counted once */
@@ -86,9 +89,10 @@ void kvx_peer_arm_handshake(struct kvx_peer *peer);
 /* The peer's address leads to another incarnation than the ticket named. */
 void kvx_peer_end_restarted(struct kvx_peer *peer, uint64_t incarnation);
 
-/* The peer that a ticket's stream goes to: the living one of that incarnation, or a new one that
- * begins to connect. KVX_E_MEMORY. */
-int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket,
+/* The peer that a ticket's stream goes to: the living one of that incarnation over a transport that
+ * the ticket names, or a new one that begins to connect. one_sided: over such a transport only.
+ * KVX_E_MEMORY. */
+int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, bool one_sided,
 		 struct kvx_peer **peer);
 
 void kvx_peer_say(struct kvx_peer *peer, const struct kvx_message *message);
@@ -122,5 +126,6 @@ int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_uni
 		      uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);
 void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 			const struct kvx_unit *unit, uint64_t place, uint64_t bytes);
+void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm);
 
 #endif

@@ -2,6 +2,7 @@
 #include "core/pool.h"
 
 #include "base/error.h"
+#include "core/message.h"
 #include "core/region.h"
 
 #include <stdio.h>
@@ -102,6 +103,16 @@ static void count_regions(struct kvx_pool *pool, int change)
 	pthread_mutex_unlock(&pool->engine->lock);
 }
 
+/* The memory's place in the list; it is added where it is new. */
+static uint32_t index_memory(struct kvx_pool *pool, const struct kvx_memory *memory)
+{
+	for (uint32_t i = pool->memory_count; i-- > 0;)
+		if (pool->memories[i] == memory)
+			return i;
+	pool->memories[pool->memory_count] = memory;
+	return pool->memory_count++;
+}
+
 static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 {
 	const struct kvx_geometry *geometry = &pool->geometry;
@@ -115,12 +126,15 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 		uint64_t stride =
 			tensor->block_stride ? tensor->block_stride : geometry->block_bytes;
 		pool->packed = pool->packed && stride == geometry->block_bytes;
+		pool->one_sided = pool->one_sided || tensor->region->memory.dmabuf >= 0;
 		pool->regions[i] = tensor->region;
 		pool->sources[i] = (struct kvx_source){
 			.base = tensor->region->memory.address + tensor->offset,
 			.stride = stride,
 			.memory = &tensor->region->memory,
 		};
+		pool->targets[i] = (struct kvx_target){tensor->offset, stride,
+						       index_memory(pool, &tensor->region->memory)};
 	}
 	return check_overlap(pool);
 }
@@ -141,7 +155,9 @@ int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry
 	made->sources = calloc(tensor_count(geometry), sizeof(*made->sources));
 	made->regions = calloc(tensor_count(geometry), sizeof(struct kvx_region *));
 	made->granted = calloc((size_t)geometry->blocks / 64 + 1, sizeof(*made->granted));
-	if (!made->sources || !made->regions || !made->granted)
+	made->targets = calloc(tensor_count(geometry), sizeof(*made->targets));
+	made->memories = calloc(tensor_count(geometry), sizeof(const struct kvx_memory *));
+	if (!made->sources || !made->regions || !made->granted || !made->targets || !made->memories)
 		error = kvx_fail(KVX_E_MEMORY, "pool: out of memory for %u blocks",
 				 geometry->blocks);
 	else
@@ -198,6 +214,26 @@ int kvx_pool_alloc(struct kvx_engine *engine, const struct kvx_geometry *geometr
 	return error;
 }
 
+uint32_t kvx_pool_layout_run(const struct kvx_pool *pool, uint32_t first,
+			     struct kvx_layout_run *run)
+{
+	const struct kvx_target *targets = pool->targets;
+	uint32_t tensors = kvx_pool_tensors(pool), next = first + 1;
+
+	*run = (struct kvx_layout_run){
+		.memory = targets[first].memory,
+		.base = targets[first].base,
+		.step = next < tensors ? targets[next].base - targets[first].base : 0,
+		.stride = targets[first].stride,
+	};
+	while (next < tensors && targets[next].memory == run->memory &&
+	       targets[next].stride == run->stride &&
+	       targets[next].base - targets[next - 1].base == run->step)
+		next++;
+	run->tensors = next - first;
+	return next;
+}
+
 void *kvx_pool_block(const struct kvx_pool *pool, uint32_t layer, uint32_t plane, uint32_t block)
 {
 	const struct kvx_geometry *geometry = &pool->geometry;
@@ -231,6 +267,8 @@ int kvx_pool_close(struct kvx_pool *pool)
 void kvx_pool_free(struct kvx_pool *pool)
 {
 	free(pool->granted);
+	free((void *)pool->memories);
+	free(pool->targets);
 	free(pool->regions);
 	free(pool->sources);
 	free(pool);

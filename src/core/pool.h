@@ -10,10 +10,14 @@ struct kvx_pool {
 	struct kvx_engine *engine;
 	struct kvx_list entry;
 	struct kvx_geometry geometry;
-	struct kvx_source *sources;   /* [layer][plane] */
-	struct kvx_region **regions;  /* [layer][plane] */
+	struct kvx_source *sources;         /* [layer][plane] */
+	struct kvx_region **regions;        /* [layer][plane] */
+	struct kvx_target *targets;         /* [layer][plane]: how peers name the same places */
+	const struct kvx_memory **memories; /* that the targets are in, each once */
+	uint32_t memory_count;
 	struct kvx_region *allocated; /* closed with the pool, or NULL */
 	bool packed;                  /* all strides equal block_bytes */
+	bool one_sided;               /* the CPU must not touch it: only such transports move it */
 	uint32_t users;               /* open grants and streams; under the engine's lock */
 	_Atomic uint64_t *granted;    /* a bit for each block that an open grant holds */
 };
@@ -22,6 +26,16 @@ static inline const struct kvx_source *kvx_pool_layer(const struct kvx_pool *poo
 {
 	return pool->sources + (size_t)layer * pool->geometry.planes;
 }
+
+static inline uint32_t kvx_pool_tensors(const struct kvx_pool *pool)
+{
+	return pool->geometry.layers * pool->geometry.planes;
+}
+
+/* The longest run of tensors from `first` on that lie alike. Returns the tensor after it. */
+struct kvx_layout_run;
+uint32_t kvx_pool_layout_run(const struct kvx_pool *pool, uint32_t first,
+			     struct kvx_layout_run *run);
 
 /* Checks a table: not empty, not too long, every block in range. */
 int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const uint32_t *blocks,

@@ -10,13 +10,18 @@
 /* Gives an idle rail the next unit of the stream whose turn it is; NULL: there is none. */
 static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
 {
-	while (!kvx_list_empty(&peer->active)) {
-		struct kvx_list *turn = peer->active.next;
+	struct kvx_list *turn, *next;
+
+	kvx_list_for_each (turn, next, &peer->active) {
 		struct kvx_stream *stream = kvx_container_of(turn, struct kvx_stream, active_entry);
-		kvx_list_remove(turn);
-		if (!kvx_stream_next_unit(stream, &rail->layer, &rail->unit))
+		uint32_t index = (uint32_t)(rail - peer->rails);
+		if (!kvx_stream_next_unit(stream, index, &rail->layer, &rail->unit)) {
+			if (!kvx_stream_pending(stream))
+				kvx_list_remove(turn);
 			continue;
-		stream->posted[rail->layer].rail[rail->unit] = (uint8_t)(rail - peer->rails);
+		}
+		stream->posted[rail->layer].rail[rail->unit] = (uint8_t)index;
+		kvx_list_remove(turn);
 		kvx_list_append(&peer->active, turn);
 		kvx_cursor_seek(&rail->cursor, &stream->plan, rail->unit);
 		rail->stream = stream;
@@ -37,18 +42,20 @@ static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream 
 			 stream->ticket.generation},
 		.place = cursor.place,
 		.slices = slices,
-		.stream = stream,
+		.flow = &stream->flow,
 	};
+	size_t first_plane = (size_t)rail->layer * stream->pool->geometry.planes;
 
-	batch.count =
-		kvx_cursor_fill(&cursor, &stream->plan, kvx_pool_layer(stream->pool, rail->layer),
-				slices, &batch.bytes);
+	batch.count = kvx_cursor_fill(
+		&cursor, &stream->plan, kvx_pool_layer(stream->pool, rail->layer),
+		stream->targets ? stream->targets + first_plane : NULL, slices, &batch.bytes);
+	batch.last = cursor.place == cursor.end;
 	if (!peer->link->ops->post(peer->link, index, &batch))
 		return false;
 	rail->cursor = cursor;
 	kvx_count(engine, slices_sent, batch.count);
 	kvx_count(engine, bytes_sent, batch.bytes);
-	if (cursor.place == cursor.end) {
+	if (batch.last) {
 		rail->stream = NULL;
 		kvx_count(engine, units_sent, 1);
 	}

@@ -4,8 +4,12 @@
 #include "base/error.h"
 #include "memory/kind.h"
 #include "memory/memory.h"
+#include "topology/topology.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+#define WEIGHT_MAX 255
 
 /* The worker: transports drop what they know of the memory. */
 static void take(struct kvx_submission *submission, uint32_t wanted)
@@ -23,6 +27,64 @@ static bool overlaps(const struct kvx_region *region, const char *address, uint6
 {
 	return address < region->memory.address + region->memory.bytes &&
 	       region->memory.address < address + bytes;
+}
+
+static void detach(struct kvx_region *region, uint32_t transports)
+{
+	struct kvx_engine *engine = region->engine;
+
+	while (transports-- > 0)
+		if (engine->transports[transports].ops->one_sided)
+			engine->transports[transports].ops->detach(
+				engine->transports[transports].instance, &region->memory);
+}
+
+/* Which ports are to be used for the memory, as far as that is known. */
+static void find_near_ports(struct kvx_region *region)
+{
+	const struct kvx_topology *topology = region->engine->topology;
+	struct kvx_topology_choice choices[KVX_NEAR_MAX];
+	struct kvx_memory *memory = &region->memory;
+	uint32_t place;
+
+	if (!topology || memory->dmabuf >= 0 ||
+	    kvx_topology_place_of_memory(topology, memory->address, memory->bytes, &place))
+		return;
+	int count = kvx_topology_choices(topology, place, choices, KVX_NEAR_MAX);
+	for (int i = 0; i < count && memory->near_count < KVX_NEAR_MAX; i++) {
+		struct kvx_near *near = &memory->near[memory->near_count++];
+		snprintf(near->device, sizeof(near->device), "%s", choices[i].device);
+		near->port = (uint8_t)choices[i].number;
+		near->weight = choices[i].is_failover
+				       ? 0
+				       : (uint8_t)(1 + choices[i].weight * (WEIGHT_MAX - 1));
+	}
+}
+
+/* Hardware that reads and writes memory by itself has to know it first. */
+static int attach(struct kvx_region *region)
+{
+	struct kvx_engine *engine = region->engine;
+
+	find_near_ports(region);
+	for (uint32_t i = 0; i < engine->transport_count; i++) {
+		const struct kvx_engine_transport *transport = &engine->transports[i];
+		if (!transport->ops->one_sided)
+			continue;
+		int error = transport->ops->attach(transport->instance, &region->memory);
+		if (error) {
+			detach(region, i);
+			return error;
+		}
+	}
+	return 0;
+}
+
+static void remove_from_list(struct kvx_region *region)
+{
+	pthread_mutex_lock(&region->engine->lock);
+	kvx_list_remove(&region->entry);
+	pthread_mutex_unlock(&region->engine->lock);
 }
 
 /* Puts a region with its memory set into the engine's list. */
@@ -51,11 +113,16 @@ static int add(struct kvx_region *region)
 		kvx_list_append(&engine->regions, &region->entry);
 	}
 	pthread_mutex_unlock(&engine->lock);
+	if (error)
+		return error;
+	error = attach(region);
+	if (error)
+		remove_from_list(region);
 	return error;
 }
 
-int kvx_region_register(struct kvx_engine *engine, void *address, size_t bytes,
-			struct kvx_region **region)
+static int check_range(const struct kvx_engine *engine, const void *address, size_t bytes,
+		       struct kvx_region *const *region)
 {
 	if (!engine || !address || !region || !bytes)
 		return kvx_fail(KVX_E_INVALID, "region: needs an engine, an address and a size");
@@ -64,21 +131,67 @@ int kvx_region_register(struct kvx_engine *engine, void *address, size_t bytes,
 				"region %p of %zu bytes: not aligned to %u bytes, or past "
 				"the end of the address space",
 				address, bytes, KVX_ALIGN);
-	int error = kvx_memory_kind_of(address)->check(address, bytes);
-	if (error)
-		return error;
+	return 0;
+}
+
+/* A region over memory of somebody else's. */
+static int make_region(struct kvx_engine *engine, const struct kvx_memory *memory,
+		       struct kvx_region **region)
+{
 	struct kvx_region *made = calloc(1, sizeof(*made));
+
 	if (!made)
 		return kvx_fail(KVX_E_MEMORY, "region: out of memory");
 	made->engine = engine;
-	made->memory = (struct kvx_memory){.address = address, .bytes = bytes, .fd = -1};
-	error = add(made);
+	made->memory = *memory;
+	int error = add(made);
 	if (error) {
 		free(made);
 		return error;
 	}
 	*region = made;
 	return 0;
+}
+
+int kvx_region_register(struct kvx_engine *engine, void *address, size_t bytes,
+			struct kvx_region **region)
+{
+	struct kvx_memory memory = {.address = address, .bytes = bytes, .fd = -1, .dmabuf = -1};
+	int error = check_range(engine, address, bytes, region);
+
+	if (!error)
+		error = kvx_memory_kind_of(address)->check(address, bytes);
+	return error ? error : make_region(engine, &memory, region);
+}
+
+static bool has_one_sided_transport(const struct kvx_engine *engine)
+{
+	for (uint32_t i = 0; i < engine->transport_count; i++)
+		if (engine->transports[i].ops->one_sided)
+			return true;
+	return false;
+}
+
+int kvx_region_register_dmabuf(struct kvx_engine *engine, int fd, uint64_t offset, void *address,
+			       size_t bytes, struct kvx_region **region)
+{
+	int error = check_range(engine, address, bytes, region);
+
+	if (error)
+		return error;
+	if (fd < 0)
+		return kvx_fail(KVX_E_INVALID, "region: %d is not a descriptor", fd);
+	if (!has_one_sided_transport(engine))
+		return kvx_fail(KVX_E_UNSUPPORTED,
+				"region: only verbs moves a dma-buf, and engine %s does not have "
+				"it; see option transports, and whether there is an RDMA device",
+				engine->name);
+	struct kvx_memory memory = {.address = address,
+				    .bytes = bytes,
+				    .fd = -1,
+				    .dmabuf = fd,
+				    .dmabuf_offset = offset};
+	return make_region(engine, &memory, region);
 }
 
 int kvx_region_alloc(struct kvx_engine *engine, size_t bytes, struct kvx_region **region)
@@ -139,6 +252,7 @@ int kvx_region_close(struct kvx_region *region)
 
 void kvx_region_free(struct kvx_region *region)
 {
+	detach(region, region->engine->transport_count);
 	if (region->allocated)
 		kvx_memory_free(&region->memory);
 	free(region);

@@ -96,6 +96,8 @@ static void rail_changed(void *context, struct kvx_link *link, uint32_t index, b
 	struct kvx_peer *peer = link->owner;
 	struct kvx_list *entry, *next;
 
+	if (!peer)
+		return;
 	kvx_log_write(&engine->options.log, KVX_LOG_WARNING, "peer %s: rail %u over %s: %s: %s",
 		      peer->info.name, index, link->ops->name, up ? "up" : "down", text);
 	pthread_mutex_lock(&peer->mutex);
@@ -179,6 +181,14 @@ static void on_open(struct kvx_peer *peer, const struct kvx_message *open)
 	kvx_peer_say(peer, &refuse);
 }
 
+static void on_drained(struct kvx_peer *peer, const struct kvx_message *drained)
+{
+	struct kvx_grant *grant = kvx_grant_find(peer->engine, drained->slot, drained->generation);
+
+	if (grant && grant->lender == peer)
+		kvx_grant_drained(grant);
+}
+
 static void on_cancel(struct kvx_peer *peer, const struct kvx_message *cancel)
 {
 	struct kvx_grant *grant = kvx_grant_find(peer->engine, cancel->slot, cancel->generation);
@@ -200,6 +210,9 @@ static void on_stream_message(struct kvx_peer *peer, const struct kvx_message *m
 	switch (message->type) {
 	case KVX_MESSAGE_ACCEPT:
 		kvx_stream_accept(stream, message->hash);
+		break;
+	case KVX_MESSAGE_LAYOUT:
+		kvx_stream_layout(stream, message->layout, message->count);
 		break;
 	case KVX_MESSAGE_WHOLE:
 		kvx_stream_delivered(stream, message->first, message->count);
@@ -234,11 +247,14 @@ static void message_arrived(void *context, struct kvx_link *link, const void *by
 		break;
 	case KVX_MESSAGE_OPEN:
 	case KVX_MESSAGE_CANCEL:
+	case KVX_MESSAGE_DRAINED:
 		if (peer->outgoing)
 			kvx_peer_condemn(peer, KVX_E_PROTOCOL,
 					 "a sender's message from a receiver");
 		else if (message.type == KVX_MESSAGE_OPEN)
 			on_open(peer, &message);
+		else if (message.type == KVX_MESSAGE_DRAINED)
+			on_drained(peer, &message);
 		else
 			on_cancel(peer, &message);
 		break;
@@ -262,6 +278,38 @@ static int place(void *engine, struct kvx_link *link, const struct kvx_unit *uni
 		       : 0;
 }
 
+static void arrived(void *engine, struct kvx_link *link, uint32_t rail, uint32_t imm)
+{
+	struct kvx_peer *peer = link->owner;
+
+	if (peer && !peer->condemned && peer->arrivals)
+		kvx_arrival_counted(engine, link, rail, imm);
+}
+
+static void permitted(void *engine, struct kvx_permit *permit)
+{
+	(void)engine;
+	kvx_grant_permitted(kvx_container_of(permit, struct kvx_grant, permit));
+}
+
+static void forbidden(void *engine, struct kvx_permit *permit)
+{
+	(void)engine;
+	kvx_grant_forbidden(kvx_container_of(permit, struct kvx_grant, permit));
+}
+
+static void drained(void *engine, struct kvx_flow *flow)
+{
+	(void)engine;
+	kvx_stream_drained(kvx_container_of(flow, struct kvx_stream, flow));
+}
+
+static void refused(void *engine, struct kvx_flow *flow, const char *text)
+{
+	(void)engine;
+	kvx_stream_end(kvx_container_of(flow, struct kvx_stream, flow), KVX_E_REVOKED, text, true);
+}
+
 const struct kvx_sink kvx_engine_sink = {
 	.link_up = link_up,
 	.link_accepted = link_accepted,
@@ -270,4 +318,9 @@ const struct kvx_sink kvx_engine_sink = {
 	.message = message_arrived,
 	.place = place,
 	.landed = kvx_arrival_landed,
+	.arrived = arrived,
+	.permitted = permitted,
+	.forbidden = forbidden,
+	.drained = drained,
+	.refused = refused,
 };

@@ -53,9 +53,9 @@ static int make_plan(struct kvx_stream *stream, const uint32_t *blocks)
 	struct kvx_plan *plan = &stream->plan;
 	bool packed = pool->packed && ticket->packed;
 
-	plan->image = (struct kvx_image){pool->geometry.planes, ticket->count,
-					 pool->geometry.block_bytes, 0};
-	plan->image.units = kvx_image_units(&plan->image, pool->engine->options.unit_bytes);
+	plan->image = (struct kvx_image){.planes = pool->geometry.planes,
+					 .count = ticket->count,
+					 .block_bytes = pool->geometry.block_bytes};
 	plan->run_count = kvx_plan_runs(blocks, ticket->table, ticket->count, packed, NULL);
 	struct kvx_run *runs = malloc(plan->run_count * sizeof(*runs));
 	if (!runs)
@@ -63,7 +63,7 @@ static int make_plan(struct kvx_stream *stream, const uint32_t *blocks)
 				plan->run_count);
 	kvx_plan_runs(blocks, ticket->table, ticket->count, packed, runs);
 	plan->runs = runs;
-	stream->hash = kvx_plan_hash(&pool->geometry, &plan->image, ticket->table);
+	stream->table_hash = kvx_table_hash(ticket->table, ticket->count);
 	return 0;
 }
 
@@ -84,6 +84,7 @@ static int make_stream(struct kvx_pool *pool, const uint32_t *blocks, struct kvx
 	kvx_list_init(&made->peer_entry);
 	kvx_list_init(&made->active_entry);
 	kvx_list_init(&made->watch_entry);
+	kvx_list_init(&made->holding_entry);
 	made->posted = calloc(pool->geometry.layers, sizeof(*made->posted));
 	error = made->posted ? make_plan(made, blocks)
 			     : kvx_fail(KVX_E_MEMORY, "stream: out of memory");
@@ -131,6 +132,7 @@ void kvx_stream_free(struct kvx_stream *stream)
 	kvx_transfer_finish(&stream->transfer);
 	kvx_ticket_finish(&stream->ticket);
 	free((void *)stream->plan.runs);
+	free(stream->targets);
 	free(stream->posted);
 	free(stream);
 }
@@ -193,10 +195,10 @@ int kvx_stream_fd(struct kvx_stream *stream)
 size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t size)
 {
 	struct kvx_engine *engine = stream->transfer.engine;
-	const struct kvx_image *image = &stream->plan.image;
 	char why[sizeof(stream->why)];
 
 	pthread_mutex_lock(&engine->lock);
+	const struct kvx_image copy = stream->plan.image, *image = &copy;
 	strcpy(why, stream->why);
 	pthread_mutex_unlock(&engine->lock);
 	int length = snprintf(text, size,
@@ -281,7 +283,8 @@ static void start(struct kvx_stream *stream)
 	if (!error)
 		error = kvx_timer_start(&engine->timers, &stream->lease, lease_end_ns);
 	if (!error)
-		error = kvx_peer_for(engine, &stream->ticket, &stream->peer);
+		error = kvx_peer_for(engine, &stream->ticket, stream->pool->one_sided,
+				     &stream->peer);
 	if (error) {
 		kvx_stream_end(stream, error, kvx_error_text(), false);
 		return;
@@ -294,6 +297,16 @@ static void start(struct kvx_stream *stream)
 void kvx_stream_present(struct kvx_stream *stream)
 {
 	const struct kvx_ticket *ticket = &stream->ticket;
+	uint8_t weights[KVX_UNITS_MAX];
+	bool weighted;
+
+	if (!kvx_stream_cut(stream, &weighted, weights)) {
+		kvx_stream_end(stream, KVX_E_UNREACHABLE,
+			       "stream: no rail joins ports that its memory and the receiver's may "
+			       "use; see options topology and verbs_devices",
+			       false);
+		return;
+	}
 	struct kvx_message open = {
 		.type = KVX_MESSAGE_OPEN,
 		.stream = stream->id,
@@ -302,15 +315,44 @@ void kvx_stream_present(struct kvx_stream *stream)
 		.key = ticket->key,
 		.count = stream->plan.image.count,
 		.units = stream->plan.image.units,
+		.weighted = weighted,
 		.hash = stream->hash,
 		.geometry = stream->pool->geometry,
 	};
 
+	if (weighted)
+		memcpy(open.weights, weights, open.units);
+	stream->flow.slot = ticket->slot;
+	stream->flow.generation = ticket->generation;
+	stream->presented = true;
 	kvx_peer_say(stream->peer, &open);
 }
 
-/* Ready layers become pending ones, and the stream takes part in posting once it is open. */
-static void activate(struct kvx_stream *stream)
+void kvx_stream_layout(struct kvx_stream *stream, const struct kvx_layout_run *runs, uint32_t count)
+{
+	uint32_t tensors = kvx_pool_tensors(stream->pool);
+
+	if (!stream->targets)
+		stream->targets = calloc(tensors, sizeof(*stream->targets));
+	if (!stream->targets) {
+		kvx_stream_end(stream, KVX_E_MEMORY, "stream: out of memory", true);
+		return;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const struct kvx_layout_run *run = &runs[i];
+		if (stream->open || !run->tensors ||
+		    run->tensors > tensors - stream->targets_known) {
+			kvx_peer_condemn(stream->peer, KVX_E_PROTOCOL,
+					 "it tells of tensors that do not exist");
+			return;
+		}
+		for (uint32_t j = 0; j < run->tensors; j++)
+			stream->targets[stream->targets_known++] = (struct kvx_target){
+				run->base + j * run->step, run->stride, run->memory};
+	}
+}
+
+void kvx_stream_activate(struct kvx_stream *stream)
 {
 	bool any = false;
 
@@ -330,7 +372,8 @@ void kvx_stream_accept(struct kvx_stream *stream, uint64_t hash)
 
 	if (stream->open)
 		return;
-	if (hash != stream->hash) {
+	if (hash != stream->hash ||
+	    (stream->units_have_rails && stream->targets_known != kvx_pool_tensors(stream->pool))) {
 		kvx_stream_end(stream, KVX_E_PROTOCOL, "stream: the receiver accepted another plan",
 			       true);
 		return;
@@ -339,7 +382,7 @@ void kvx_stream_accept(struct kvx_stream *stream, uint64_t hash)
 	strcpy(stream->why, stream->peer->info.why);
 	pthread_mutex_unlock(&engine->lock);
 	stream->open = true;
-	activate(stream);
+	kvx_stream_activate(stream);
 }
 
 bool kvx_stream_look(struct kvx_stream *stream)
@@ -356,48 +399,8 @@ bool kvx_stream_look(struct kvx_stream *stream)
 	stream->word_layers = told;
 	if (told == layers)
 		kvx_list_remove(&stream->watch_entry);
-	activate(stream);
+	kvx_stream_activate(stream);
 	return true;
-}
-
-static uint64_t all_units(const struct kvx_stream *stream)
-{
-	uint32_t units = stream->plan.image.units;
-
-	return units == 64 ? ~UINT64_C(0) : (UINT64_C(1) << units) - 1;
-}
-
-bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t *layer, uint32_t *unit)
-{
-	for (uint32_t i = 0; i < KVX_LAYER_WORDS; i++) {
-		if (!stream->pending[i])
-			continue;
-		*layer = i * 64 + (uint32_t)__builtin_ctzll(stream->pending[i]);
-		uint64_t *posted = &stream->posted[*layer].bits;
-		*unit = (uint32_t)__builtin_ctzll(~*posted);
-		*posted |= UINT64_C(1) << *unit;
-		if (*posted == all_units(stream))
-			stream->pending[i] &= stream->pending[i] - 1;
-		return true;
-	}
-	return false;
-}
-
-void kvx_stream_rail_lost(struct kvx_stream *stream, uint32_t rail)
-{
-	for (uint32_t layer = 0; layer < stream->transfer.layers; layer++) {
-		struct kvx_posted *posted = &stream->posted[layer];
-		if (!posted->bits || kvx_transfer_layer_done(&stream->transfer, layer))
-			continue;
-		for (uint32_t unit = 0; unit < stream->plan.image.units; unit++) {
-			if (!(posted->bits >> unit & 1) || posted->rail[unit] != rail)
-				continue;
-			posted->bits &= ~(UINT64_C(1) << unit);
-			stream->pending[layer / 64] |= UINT64_C(1) << (layer % 64);
-			kvx_count(stream->transfer.engine, units_resent, 1);
-		}
-	}
-	activate(stream);
 }
 
 /* The peer, the lists and the timer know it no more; transports read its blocks no more. */
@@ -409,6 +412,7 @@ static void detach(struct kvx_stream *stream)
 	kvx_timer_stop(&engine->timers, &stream->lease);
 	kvx_list_remove(&stream->watch_entry);
 	kvx_list_remove(&stream->active_entry);
+	kvx_list_remove(&stream->holding_entry);
 	kvx_list_remove(&stream->peer_entry);
 	if (stream->id != UINT64_MAX && kvx_stream_find(engine, peer, stream->id))
 		engine->stream_table[stream->id % engine->stream_table_size] = NULL;
@@ -418,7 +422,55 @@ static void detach(struct kvx_stream *stream)
 	for (uint32_t i = 0; i < peer->link->rails; i++)
 		if (peer->rails[i].stream == stream)
 			peer->rails[i].stream = NULL;
-	peer->link->ops->withdraw(peer->link, stream);
+	peer->link->ops->withdraw(peer->link, &stream->flow);
+	if (stream->flow.in_flight) {
+		stream->drains = peer;
+		kvx_list_append(&peer->draining, &stream->peer_entry);
+	}
+}
+
+static void say_drained(const struct kvx_stream *stream, struct kvx_peer *peer)
+{
+	struct kvx_message drained = {.type = KVX_MESSAGE_DRAINED,
+				      .slot = stream->ticket.slot,
+				      .generation = stream->ticket.generation};
+
+	if (kvx_peer_is_up(peer))
+		kvx_peer_say(peer, &drained);
+}
+
+/* The receiver waits for it. At once, or when nothing is in flight any more. */
+static void tell_drained(struct kvx_stream *stream, struct kvx_peer *peer)
+{
+	stream->tell_drained = stream->presented && stream->units_have_rails;
+	if (stream->tell_drained && peer && !stream->flow.in_flight)
+		say_drained(stream, peer);
+}
+
+static void acknowledge(struct kvx_stream *stream)
+{
+	struct kvx_engine *engine = stream->transfer.engine;
+	uint32_t requests = stream->requests;
+
+	stream->requests = 0;
+	if (requests & KVX_STREAM_CANCEL)
+		kvx_engine_acknowledge(engine, &stream->cancelled);
+	if (requests & KVX_STREAM_CLOSE)
+		kvx_engine_acknowledge(engine, &stream->closed);
+}
+
+void kvx_stream_drained(struct kvx_stream *stream)
+{
+	if (stream->drains && stream->tell_drained)
+		say_drained(stream, stream->drains);
+	kvx_stream_orphan(stream);
+	acknowledge(stream);
+}
+
+void kvx_stream_orphan(struct kvx_stream *stream)
+{
+	kvx_list_remove(&stream->peer_entry);
+	stream->drains = NULL;
 }
 
 void kvx_stream_end(struct kvx_stream *stream, int code, const char *text, bool tell)
@@ -437,7 +489,59 @@ void kvx_stream_end(struct kvx_stream *stream, int code, const char *text, bool 
 		snprintf(cancel.text, sizeof(cancel.text), "%s", text);
 		kvx_peer_say(peer, &cancel);
 	}
+	tell_drained(stream, peer);
 	kvx_transfer_fail(&stream->transfer, code, text);
+}
+
+/* The layer's blocks are the application's again. Before waiters learn that all is done the stream
+ * is detached, since they may free it then. */
+static void finish_layer(struct kvx_stream *stream, uint32_t layer)
+{
+	struct kvx_transfer *transfer = &stream->transfer;
+
+	if (kvx_transfer_layer_done(transfer, layer))
+		return;
+	if (atomic_load(&transfer->done_count) + 1 == transfer->layers) {
+		struct kvx_peer *peer = stream->peer;
+		detach(stream);
+		tell_drained(stream, peer);
+		kvx_count(transfer->engine, streams_completed, 1);
+	}
+	kvx_transfer_finish_layer(transfer, layer);
+}
+
+/* The layer is whole at the receiver; but if a unit of it was posted twice, the second write may be
+ * under way, and would put there whatever the blocks hold by then. */
+static bool hold(struct kvx_stream *stream, uint32_t layer)
+{
+	uint64_t bit = UINT64_C(1) << (layer % 64);
+
+	if (!(stream->resent[layer / 64] & bit) || !stream->flow.in_flight)
+		return false;
+	stream->held[layer / 64] |= bit;
+	if (kvx_list_empty(&stream->holding_entry))
+		kvx_list_append(&stream->transfer.engine->holding, &stream->holding_entry);
+	return true;
+}
+
+bool kvx_stream_release(struct kvx_stream *stream)
+{
+	uint32_t layers = stream->transfer.layers;
+
+	if (stream->flow.in_flight)
+		return false;
+	kvx_list_remove(&stream->holding_entry);
+	for (uint32_t layer = 0; layer < layers; layer++) {
+		uint64_t bit = UINT64_C(1) << (layer % 64);
+		if (!(stream->held[layer / 64] & bit))
+			continue;
+		stream->held[layer / 64] &= ~bit;
+		bool last = atomic_load(&stream->transfer.done_count) + 1 == layers;
+		finish_layer(stream, layer);
+		if (last)
+			break; /* it may be gone */
+	}
+	return true;
 }
 
 void kvx_stream_delivered(struct kvx_stream *stream, uint32_t first, uint32_t count)
@@ -449,18 +553,13 @@ void kvx_stream_delivered(struct kvx_stream *stream, uint32_t first, uint32_t co
 				 "it reports layers that do not exist");
 		return;
 	}
-	uint32_t open = transfer->layers - atomic_load(&transfer->done_count);
 	for (uint32_t layer = first; layer < first + count; layer++) {
-		if (open == 1 && !kvx_transfer_layer_done(transfer, layer)) {
-			/* Before waiters learn that all is done, since they may free the stream
-			 * then. */
-			detach(stream);
-			kvx_count(transfer->engine, streams_completed, 1);
-			kvx_transfer_finish_layer(transfer, layer);
-			return;
-		}
-		open -= !kvx_transfer_layer_done(transfer, layer);
-		kvx_transfer_finish_layer(transfer, layer);
+		bool last = atomic_load(&transfer->done_count) + 1 == transfer->layers;
+		if (kvx_transfer_layer_done(transfer, layer) || hold(stream, layer))
+			continue;
+		finish_layer(stream, layer);
+		if (last)
+			return; /* it may be gone */
 	}
 }
 
@@ -487,14 +586,13 @@ static void take(struct kvx_submission *submission, uint32_t wanted)
 	if (wanted & KVX_STREAM_WATCH && !kvx_transfer_ended(&stream->transfer))
 		kvx_list_append(&engine->watched, &stream->watch_entry);
 	if (wanted & KVX_STREAM_READY && !kvx_transfer_ended(&stream->transfer))
-		activate(stream);
+		kvx_stream_activate(stream);
 	if (wanted & (KVX_STREAM_CANCEL | KVX_STREAM_CLOSE))
 		kvx_stream_end(stream, KVX_E_CANCELLED,
 			       wanted & KVX_STREAM_CLOSE ? "stream: the sender closed it"
 							 : "stream: the sender cancelled it",
 			       true);
-	if (wanted & KVX_STREAM_CANCEL)
-		kvx_engine_acknowledge(engine, &stream->cancelled);
-	if (wanted & KVX_STREAM_CLOSE)
-		kvx_engine_acknowledge(engine, &stream->closed);
+	stream->requests |= wanted & (KVX_STREAM_CANCEL | KVX_STREAM_CLOSE);
+	if (!stream->flow.in_flight)
+		acknowledge(stream);
 }

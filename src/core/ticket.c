@@ -70,6 +70,8 @@ static void put_fields(struct kvx_writer *writer, const struct kvx_ticket *ticke
 	kvx_put_u32(writer, geometry->block_tokens);
 	kvx_put_text(writer, geometry->dtype);
 	kvx_put_u8(writer, ticket->packed);
+	kvx_put_u8(writer, ticket->hint_bytes);
+	kvx_put_bytes(writer, ticket->hint, ticket->hint_bytes);
 	kvx_put_text(writer, ticket->address);
 	kvx_put_u32(writer, ticket->count);
 }
@@ -157,6 +159,11 @@ static void get_fields(struct kvx_reader *reader, struct kvx_ticket *ticket, cha
 	geometry->block_tokens = kvx_get_u32(reader);
 	kvx_get_text(reader, geometry->dtype, sizeof(geometry->dtype));
 	ticket->packed = kvx_get_u8(reader) != 0;
+	ticket->hint_bytes = kvx_get_u8(reader);
+	if (ticket->hint_bytes > sizeof(ticket->hint))
+		reader->failed = true;
+	else
+		kvx_get_bytes(reader, ticket->hint, ticket->hint_bytes);
 	kvx_get_text(reader, address, address_size);
 	ticket->count = kvx_get_u32(reader);
 	if (!geometry_is_sane(ticket))

@@ -3,11 +3,13 @@
 #ifndef KVX_CORE_TICKET_H
 #define KVX_CORE_TICKET_H
 
+#include "transport.h"
+
 #include <kvxfer/kvxfer.h>
 
 #include <stdbool.h>
 
-#define KVX_TICKET_VERSION 1u
+#define KVX_TICKET_VERSION 2u
 
 struct kvx_ticket {
 	uint64_t incarnation;
@@ -17,7 +19,9 @@ struct kvx_ticket {
 	uint32_t lease_ms;
 	int64_t expires_ms; /* wall clock of the receiver, for the error's text only */
 	struct kvx_geometry geometry;
-	bool packed;     /* neighbouring blocks are contiguous at the receiver */
+	bool packed;        /* neighbouring blocks are contiguous at the receiver */
+	uint8_t hint_bytes; /* of the one-sided transport that is used */
+	uint8_t hint[KVX_HINT_MAX];
 	char *address;   /* the receiver's kvx_engine_address(); owned by the ticket when decoded */
 	uint32_t count;  /* of the block table */
 	uint32_t *table; /* owned by the ticket when decoded */

@@ -24,6 +24,17 @@ static int look_at_ready_words(struct kvx_engine *engine)
 	return told;
 }
 
+static int release_held_layers(struct kvx_engine *engine)
+{
+	struct kvx_list *entry, *next;
+	int released = 0;
+
+	kvx_list_for_each (entry, next, &engine->holding)
+		released += kvx_stream_release(
+			kvx_container_of(entry, struct kvx_stream, holding_entry));
+	return released;
+}
+
 static int post_slices(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
@@ -78,6 +89,7 @@ int kvx_worker_step(struct kvx_engine *engine)
 	done += kvx_submissions_take(&engine->submissions);
 	done += post_slices(engine);
 	done += moved = progress_transports(engine);
+	done += release_held_layers(engine);
 	done += report_whole_layers(engine, moved > 0);
 	done += kvx_timers_run(&engine->timers, engine->now_ns);
 	done += kvx_peers_tick(engine);

@@ -97,6 +97,7 @@ int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes)
 	memory->address = address;
 	memory->bytes = bytes;
 	memory->fd = fd;
+	memory->dmabuf = -1;
 	return 0;
 
 fail_mapping:

@@ -5,9 +5,9 @@
 
 #include "base/slice.h"
 
-/* Sets address, bytes (as asked for) and fd; leaves index alone. Zeroed, aligned to 2 MiB. The file
- * can neither change its size nor be made writable by whoever gets the descriptor. Fails with
- * KVX_E_MEMORY or KVX_E_SYSTEM; the text names the limit. */
+/* Sets address, bytes (as asked for), fd and dmabuf; leaves index alone. Zeroed, aligned to 2 MiB.
+ * The file can neither change its size nor be made writable by whoever gets the descriptor. Fails
+ * with KVX_E_MEMORY or KVX_E_SYSTEM; the text names the limit. */
 int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes);
 void kvx_memory_free(struct kvx_memory *memory);
 

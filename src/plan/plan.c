@@ -22,9 +22,23 @@ uint32_t kvx_image_units(const struct kvx_image *image, uint64_t unit_bytes)
 	return (uint32_t)(units < 1 ? 1 : units > most ? most : units);
 }
 
+bool kvx_image_cut(struct kvx_image *image, uint32_t units, const uint8_t *weights)
+{
+	image->units = units;
+	image->until[0] = 0;
+	for (uint32_t unit = 0; unit < units; unit++)
+		image->until[unit + 1] =
+			(uint16_t)(image->until[unit] + (weights ? weights[unit] : 1));
+	for (uint32_t unit = 0; unit < units; unit++)
+		if (kvx_image_unit_place(image, unit) == kvx_image_unit_place(image, unit + 1))
+			return false;
+	return true;
+}
+
 uint64_t kvx_image_unit_place(const struct kvx_image *image, uint32_t unit)
 {
-	return pieces_of(image) * unit / image->units * image->block_bytes;
+	return pieces_of(image) * image->until[unit] / image->until[image->units] *
+	       image->block_bytes;
 }
 
 uint32_t kvx_plan_runs(const uint32_t *from, const uint32_t *to, uint32_t count, bool packed,
@@ -86,8 +100,8 @@ static void advance(struct kvx_cursor *cursor, const struct kvx_plan *plan, uint
 }
 
 uint32_t kvx_cursor_fill(struct kvx_cursor *cursor, const struct kvx_plan *plan,
-			 const struct kvx_source *sources, struct kvx_slice *slices,
-			 uint32_t *bytes)
+			 const struct kvx_source *sources, const struct kvx_target *targets,
+			 struct kvx_slice *slices, uint32_t *bytes)
 {
 	uint64_t room = KVX_BATCH_BYTES_MAX, wanted = cursor->end - cursor->place;
 	uint32_t made = 0;
@@ -102,11 +116,15 @@ uint32_t kvx_cursor_fill(struct kvx_cursor *cursor, const struct kvx_plan *plan,
 		uint64_t length = run_bytes - cursor->offset;
 		if (length > room)
 			length = room;
-		slices[made++] = (struct kvx_slice){
-			.local = source->base + run->from * source->stride + cursor->offset,
-			.memory = source->memory,
-			.length = (uint32_t)length,
-		};
+		struct kvx_slice *slice = &slices[made++];
+		slice->local = source->base + run->from * source->stride + cursor->offset;
+		slice->memory = source->memory;
+		slice->length = (uint32_t)length;
+		if (targets) {
+			const struct kvx_target *target = &targets[cursor->plane];
+			slice->target = target->memory;
+			slice->offset = target->base + run->to * target->stride + cursor->offset;
+		}
 		room -= length;
 		advance(cursor, plan, length, run_bytes);
 	}
@@ -145,10 +163,15 @@ int kvx_image_resolve(const struct kvx_image *image, const uint32_t *table,
 	return made;
 }
 
-uint64_t kvx_plan_hash(const struct kvx_geometry *geometry, const struct kvx_image *image,
-		       const uint32_t *to)
+uint64_t kvx_table_hash(const uint32_t *to, uint32_t count)
 {
-	uint8_t fixed[64];
+	return XXH3_64bits(to, (size_t)count * sizeof(*to));
+}
+
+uint64_t kvx_plan_hash(const struct kvx_geometry *geometry, const struct kvx_image *image,
+		       uint64_t table_hash)
+{
+	uint8_t fixed[64 + 2 * KVX_UNITS_MAX];
 	struct kvx_writer writer = kvx_writer_over(fixed, sizeof(fixed));
 
 	kvx_put_u32(&writer, geometry->layers);
@@ -158,6 +181,8 @@ uint64_t kvx_plan_hash(const struct kvx_geometry *geometry, const struct kvx_ima
 	kvx_put_u32(&writer, image->count);
 	kvx_put_u32(&writer, image->block_bytes);
 	kvx_put_u32(&writer, image->units);
-	uint64_t seed = XXH3_64bits(fixed, (size_t)(writer.next - fixed));
-	return XXH3_64bits_withSeed(to, (size_t)image->count * sizeof(*to), seed);
+	for (uint32_t unit = 1; unit <= image->units; unit++)
+		kvx_put_u16(&writer, image->until[unit]);
+	kvx_put_u64(&writer, table_hash);
+	return XXH3_64bits(fixed, (size_t)(writer.next - fixed));
 }

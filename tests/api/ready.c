@@ -19,7 +19,8 @@ static void expect_all(struct pair *pair, struct request *request)
 	for (uint32_t layer = 0; layer < geometry.layers; layer++)
 		request_expect_layer(request, layer);
 	expect_ok(wait_stream(&pair->drive, request->stream, KVX_ALL_LAYERS, PATIENCE_MS));
-	cr_assert_eq(stats_of(pair->receiver).units_received, geometry.layers);
+	cr_assert_eq(stats_of(pair->receiver).units_received,
+		     geometry.layers * request_units(request, 1));
 	cr_assert_eq(stats_of(pair->receiver).units_duplicate, 0);
 }
 

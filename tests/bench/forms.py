@@ -13,9 +13,15 @@ import time
 import tap
 
 BENCH = tap.BUILD / "bench" / "kvxfer-bench"
+FAKE_VERBS = tap.BUILD / "tests" / "fake_verbs"
 SMALL = ["--pool-bytes", "32M"]
 BLOCKS = ["blocks", "--block-size", "64K", "--blocks", "128", "--seconds", "1"] + SMALL
 STREAM = ["stream", "--model", "qwen3-8b", "--tokens", "256", "--block-tokens", "16"] + SMALL
+NO_SUCH_PORTS = {
+    "--device fake0,fake1 --rails 3": "rails: there are 2 of 3 ports",
+    "--device mlx5_0": "there is no device mlx5_0",
+    "--gid-index 200": "there is no GID 200",
+}
 FIELDS = {
     "workload": str, "transport": str, "model": (str, type(None)), "block_bytes": int,
     "blocks": int, "layers": int, "bytes": int, "seconds": (int, float),
@@ -28,20 +34,20 @@ FIELDS = {
 }  # fmt: skip
 
 
-def bench(*arguments, status=0):
+def bench(*arguments, status=0, **variables):
     """Runs the bench; what is on stdout and on stderr."""
     done = subprocess.run(
         [str(BENCH), *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=110,
+        text=True, timeout=110, env={**os.environ, **variables},
     )  # fmt: skip
     shown = " ".join(map(str, arguments))
     assert done.returncode == status, f"{shown}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout, done.stderr
 
 
-def result(*arguments, status=0):
+def result(*arguments, status=0, **variables):
     """The JSON object, which is all that stdout holds, with every field of its type."""
-    report = json.loads(bench(*arguments, "--json", "-", status=status)[0])
+    report = json.loads(bench(*arguments, "--json", "-", status=status, **variables)[0])
     tap.expect(f"no {name}" for name in FIELDS if name not in report)
     tap.expect(
         f"{name} is {report[name]!r}"
@@ -93,6 +99,50 @@ def tcp_is_measured_beside_iperf3():
     tap.need("iperf3")
     report = result("local", *BLOCKS, "--transport", "tcp", "--baseline")
     assert report["baseline"]["name"] == "iperf3" and report["baseline"]["gbytes_per_s"] > 0
+
+
+def verbs(run, *arguments, **options):
+    """Both ends over devices that are made up, which join the queue pairs of one process."""
+    if not (FAKE_VERBS / "libibverbs.so.1").exists():
+        raise tap.Skip("this build has no devices that are made up")
+    form = ["local", *BLOCKS, "--transport", "verbs", "--one-process"]
+    return run(*form, *arguments, LD_LIBRARY_PATH=str(FAKE_VERBS), **options)
+
+
+@tap.case
+def verbs_tells_its_rails_queue_pairs_and_gids():
+    report = verbs(result, "--layers", "4", "--qps", "3", "--verify")
+    assert report["transport"] == "verbs" and report["verify"] == "ok" and not report["errors"]
+    assert (report["rails"], report["queue_pairs"]) == (2, 6)
+    assert report["completions_per_request"] == 4 * 6
+    for name in "ports", "receiver_ports":
+        assert [port.split(",")[0] for port in report[name]] == [
+            "fake0 port 1: gid 3", "fake1 port 1: gid 3",
+        ], report[name]  # fmt: skip
+
+
+@tap.case
+def verbs_uses_the_devices_rails_and_gid_that_are_named():
+    options = ["--device", "fake1,fake0", "--rails", "1", "--gid-index", "1", "--qps", "1"]
+    report = verbs(result, *options)
+    assert (report["rails"], report["queue_pairs"]) == (1, 1)
+    assert report["completions_per_request"] == 1
+    assert len(report["ports"]) == len(report["receiver_ports"]) == 1
+    assert report["ports"][0].startswith("fake1 port 1: gid 1, "), report["ports"]
+    assert report["ports"][0].split(";")[0].endswith("option verbs_gid_index"), report["ports"]
+
+
+@tap.cases_for(list(NO_SUCH_PORTS))
+def ports_that_are_not_there_are_an_error_that_names_them(options):
+    said = verbs(bench, *options.split(), status=1)[1]
+    text = NO_SUCH_PORTS[options]
+    assert text in said, said
+
+
+@tap.case
+def without_perftest_the_package_is_named():
+    said = verbs(bench, "--baseline", PATH="/nonexistent")[1]
+    assert "has no ib_write_bw; install the package perftest" in said, said
 
 
 @tap.case
@@ -155,6 +205,9 @@ def ten_models_and_more_are_known():
     "local", "local walk", "local blocks --blocks 0", "local blocks --table runs:x",
     "local blocks --block-size 10", "local blocks --frobnicate", "run blocks",
     "local stream --model no-such-model", "local stream --layer-us -1",
+    "local blocks --transport tcp --device mlx5_0", "local blocks --qps 17",
+    "local blocks --gid-index first", "local blocks --rails 0", "serve --rails 1",
+    "serve --one-process", "run blocks --peer 127.0.0.1:1 --one-process",
 ])  # fmt: skip
 def a_command_line_that_is_wrong_is_refused(line):
     out, said = bench(*line.split(), status=2)

@@ -129,6 +129,47 @@ static void landed(void *engine, struct kvx_link *link, uint32_t rail, const str
 	log->rail = rail;
 }
 
+/* --- of one-sided transports --- */
+
+static void arrived(void *engine, struct kvx_link *link, uint32_t rail, uint32_t imm)
+{
+	struct side *side = engine;
+
+	side_log(side, link);
+	cr_assert_lt(rail, link->rails);
+	cr_assert_lt(imm, UNITS);
+	side->units[imm].arrivals++;
+	side->units[imm].rail = rail;
+}
+
+static void permitted(void *engine, struct kvx_permit *permit)
+{
+	(void)engine;
+	kvx_container_of(permit, struct lending, permit)->permitted++;
+}
+
+static void forbidden(void *engine, struct kvx_permit *permit)
+{
+	(void)engine;
+	kvx_container_of(permit, struct lending, permit)->forbidden++;
+}
+
+static void drained(void *engine, struct kvx_flow *flow)
+{
+	(void)engine;
+	cr_assert_eq(flow->in_flight, 0);
+	kvx_container_of(flow, struct source, flow)->drained++;
+}
+
+static void refused(void *engine, struct kvx_flow *flow, const char *text)
+{
+	struct source *source = kvx_container_of(flow, struct source, flow);
+
+	(void)engine;
+	source->refused++;
+	snprintf(source->text, sizeof(source->text), "%s", text);
+}
+
 static const struct kvx_sink sink = {
 	.link_up = link_up,
 	.link_accepted = link_accepted,
@@ -137,6 +178,11 @@ static const struct kvx_sink sink = {
 	.message = message,
 	.place = place,
 	.landed = landed,
+	.arrived = arrived,
+	.permitted = permitted,
+	.forbidden = forbidden,
+	.drained = drained,
+	.refused = refused,
 };
 
 /* --------------------------------------------------------------------------------------- side */
@@ -188,7 +234,11 @@ int side_try(struct side *side, const struct kvx_transport_ops *ops, const char 
 
 void side_open(struct side *side, const struct kvx_transport_ops *ops, const char *const *options)
 {
-	cr_assert_eq(side_try(side, ops, options), 0, "%s", kvx_error_text());
+	int error = side_try(side, ops, options);
+
+	if (error == KVX_E_UNSUPPORTED)
+		cr_skip_test("%s", kvx_error_text());
+	cr_assert_eq(error, 0, "%s", kvx_error_text());
 }
 
 void side_disconnect(struct side *side, struct kvx_link *link)
@@ -199,11 +249,18 @@ void side_disconnect(struct side *side, struct kvx_link *link)
 	log->link = NULL;
 }
 
-void side_close(struct side *side)
+void side_disconnect_all(struct side *side)
 {
 	for (uint32_t i = 0; i < side->link_count; i++)
 		if (side->links[i].link)
 			side_disconnect(side, side->links[i].link);
+}
+
+void side_close(struct side *side)
+{
+	side_disconnect_all(side);
+	for (uint32_t i = 0; i < side->memory_count; i++)
+		side_detach(side, &side->memories[i]);
 	side->ops->close(side->transport);
 	release(side);
 }
@@ -256,37 +313,50 @@ struct kvx_link *side_link(struct side *from, struct side *to, struct kvx_link *
 	return link;
 }
 
-/* ------------------------------------------------------------------------------------- sources */
+/* ------------------------------------------------------------------------------------- permits */
 
-static void fill(char *bytes, uint64_t count, uint64_t seed)
+void side_attach(struct side *side, struct kvx_memory *memory)
 {
-	for (uint64_t i = 0; i + 8 <= count; i += 8) {
-		uint64_t value = random_next(&seed);
-		memcpy(bytes + i, &value, 8);
-	}
+	if (side->ops->one_sided)
+		cr_assert_eq(side->ops->attach(side->transport, memory), 0, "%s", kvx_error_text());
 }
 
-void source_open(struct kvx_memory *memory, uint64_t bytes, bool shared)
-{
-	static uint32_t index;
-	int flags = shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-
-	*memory = (struct kvx_memory){.bytes = bytes, .fd = -1, .index = ++index};
-	if (shared) {
-		memory->fd = memfd_create("source", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-		cr_assert_geq(memory->fd, 0);
-		cr_assert_eq(ftruncate(memory->fd, (off_t)bytes), 0);
-		cr_assert_eq(fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
-	}
-	memory->address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, memory->fd, 0);
-	cr_assert_neq(memory->address, MAP_FAILED);
-	fill(memory->address, bytes, UINT64_C(0x9e3779b97f4a7c15) * index);
-}
-
-void source_close(struct side *side, struct kvx_memory *memory)
+void side_detach(struct side *side, struct kvx_memory *memory)
 {
 	side->ops->forget(side->transport, memory);
-	munmap(memory->address, memory->bytes);
-	if (memory->fd >= 0)
-		close(memory->fd);
+	if (side->ops->one_sided)
+		side->ops->detach(side->transport, memory);
+}
+
+void side_attach_image(struct side *side, uint32_t count)
+{
+	uint64_t bytes = (uint64_t)UNITS * UNIT_BYTES / count;
+
+	for (uint32_t i = 0; i < count; i++) {
+		side->memories[i] = (struct kvx_memory){.address = side->image + i * bytes,
+							.bytes = bytes,
+							.fd = -1,
+							.index = 1000 + i,
+							.dmabuf = -1};
+		side_attach(side, &side->memories[i]);
+		side->memory_list[i] = &side->memories[i];
+	}
+	side->memory_count = count;
+}
+
+void side_lend(struct side *side, struct kvx_link *link, struct lending *lending, uint32_t slot,
+	       bool readable)
+{
+	lending->permit = (struct kvx_permit){.slot = slot,
+					      .generation = side->generation,
+					      .memories = side->memory_list,
+					      .memory_count = side->memory_count,
+					      .readable = readable};
+	cr_assert(side->ops->permit(link, &lending->permit));
+}
+
+void side_forbid(struct side *side, struct kvx_link *link, struct lending *lending, bool stopped)
+{
+	side->ops->forbid(link, &lending->permit, stopped);
+	PUMP_UNTIL(side, (struct side *)NULL, lending->forbidden);
 }

@@ -343,7 +343,7 @@ static void check_rail_returns(struct kvx_link *(*victim)(struct pair *))
 	for (uint32_t imm = 0; imm < 3; imm++) {
 		shutdown(rail_fd(victim(&pair), 0), SHUT_RDWR);
 		PUMP_UNTIL(&pair.from, &pair.to, from->rail_down == imm + 1);
-		cr_assert_not(post_from(&pair, 0, 10 + imm, &pair.sources[0]));
+		cr_assert_not(post_from(&pair, 0, 10 + imm, &pair.sources[0], UNIT_BYTES));
 		post_unit(&pair, 1, imm, UNIT_BYTES);
 		check_whole(&pair, imm);
 		PUMP_UNTIL(&pair.from, &pair.to,
@@ -391,7 +391,7 @@ Test(tcp, a_failed_send_is_told_at_the_next_progress)
 
 	pair_open(&pair, "tcp", NULL, 53);
 	shutdown(rail_fd(pair.out, 0), SHUT_RDWR);
-	cr_assert(post_from(&pair, 0, 0, &pair.sources[0]));
+	cr_assert(post_from(&pair, 0, 0, &pair.sources[0], UNIT_BYTES));
 	cr_assert_eq(pair.from.links[0].rail_down, 0);
 	cr_assert(pair.from.ops->arm(pair.from.transport));
 	pair.from.ops->progress(pair.from.transport, kvx_now_ns());

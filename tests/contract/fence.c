@@ -13,7 +13,7 @@
 static const struct kvx_geometry geometry = {
 	.layers = 8, .planes = 2, .blocks = ROUNDS * ROUND_BLOCKS, .block_bytes = 4096};
 
-static const char *const options[] = {"unit_bytes=16384", "tcp_connections=4", NULL};
+static const char *const options[] = {"unit_bytes=16384", "tcp_connections=4", "drain_ms=20", NULL};
 
 enum ending { REVOKE, CLOSE };
 
@@ -47,7 +47,8 @@ static void end_midway(struct pair *pair, struct request *request, uint32_t roun
 	expect_ok(kvx_stream_layers_ready(request->stream, 0, geometry.layers));
 	let_some_move(pair, random);
 	if (ending == REVOKE) {
-		expect_ok(kvx_grant_revoke(request->grant, 1000));
+		/* Nobody drives the sender meanwhile, so that it does not stop by itself. */
+		expect_ok(kvx_grant_revoke(request->grant, pair->way->caller ? 20 : 1000));
 	} else {
 		kvx_grant_close(request->grant);
 		request->grant = NULL;

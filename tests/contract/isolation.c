@@ -170,6 +170,8 @@ EACH_WAY_TEST(contract_6__a_peer_that_leaves_gaps_disturbs_nobody)
 {
 	struct pair pair;
 
+	if (strcmp(way->transport, "verbs") == 0)
+		cr_skip_test("the receiver of a verbs write does not see what was written");
 	pair_open(&pair, way, &geometry, options);
 	run_beside(&pair, send_a_unit_with_a_gap, NULL);
 	cr_assert_eq(stats_of(pair.receiver).protocol_errors, 1);

@@ -31,10 +31,11 @@ EACH_WAY_TEST(contract_8__targets_are_known_before_the_first_byte_moves)
 	cr_assert_not(has_target(request.grant), "nobody has presented the ticket");
 	request_stream(&request);
 	cr_assert(drive_until(&pair.drive, has_target, request.grant, PATIENCE_MS));
+	uint32_t units = request_units(&request, UNITS);
 	for (uint32_t layer = 0; layer < geometry.layers; layer++) {
 		uint32_t arrived, target;
 		expect_ok(kvx_grant_count(request.grant, layer, &arrived, &target));
-		cr_assert_eq(target, UNITS);
+		cr_assert_eq(target, units);
 		cr_assert_eq(arrived, 0);
 	}
 	cr_assert_eq(stats_of(pair.receiver).bytes_received, 0);
@@ -56,7 +57,7 @@ EACH_WAY_TEST(contract_8__counters_only_grow_towards_their_target)
 	for (uint32_t last = 0, target = 0; !target || last < target;) {
 		uint32_t arrived;
 		expect_ok(kvx_grant_count(request.grant, geometry.layers - 1, &arrived, &target));
-		cr_assert(arrived >= last && arrived <= UNITS);
+		cr_assert(arrived >= last && (!target || arrived <= target));
 		last = arrived;
 		drive_for(&pair.drive, 1);
 	}

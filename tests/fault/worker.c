@@ -8,11 +8,12 @@
  * memory that others can map, or plain. An answer is "ok" or an error's name, the time of
  * CLOCK_MONOTONIC in ns, and a text. The first one, to no command: incarnation and address.
  */
+#include "worker.h"
+
 #include "pattern.h"
 
 #include <dirent.h>
 #include <inttypes.h>
-#include <kvxfer/kvxfer.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,27 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLOTS_MAX 16
+/* A program with more commands than these has its own table in place of this one. */
+__attribute__((weak)) const struct worker_command worker_commands_more[] = {{NULL, NULL}};
 
-/* Of one request: a grant or a stream. The table outlives both, for fill and check. */
-struct slot {
-	struct kvx_grant *grant;
-	struct kvx_stream *stream;
-	uint32_t *table;
-};
-
-struct worker {
-	struct kvx_engine *engine;
-	struct kvx_region *region; /* of plain memory */
-	struct kvx_pool *pool;
-	struct kvx_geometry geometry;
-	uint32_t slots, blocks;
-	struct slot slot[SLOTS_MAX];
-};
-
-static void answer(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void answer(int code, const char *format, ...)
+void worker_answer(int code, const char *format, ...)
 {
 	struct timespec now;
 	va_list arguments;
@@ -68,9 +52,9 @@ static void log_line(void *context, enum kvx_log_level level, const char *line)
 		fprintf(stderr, "%lld.%06ld %s\n", (long long)now.tv_sec, now.tv_nsec / 1000, line);
 }
 
-static void answer_result(int code)
+void worker_answer_result(int code)
 {
-	answer(code, "%s", code < 0 ? kvx_error_text() : "");
+	worker_answer(code, "%s", code < 0 ? kvx_error_text() : "");
 }
 
 /* --- the request of a slot --- */
@@ -135,14 +119,14 @@ static void on_grant(struct worker *worker, uint32_t slot, char *arguments)
 	int error = kvx_grant_open(worker->pool, worker->slot[slot].table, worker->blocks, lease_ms,
 				   &worker->slot[slot].grant);
 	if (error) {
-		answer_result(error);
+		worker_answer_result(error);
 		return;
 	}
 	const uint8_t *ticket = kvx_grant_ticket(worker->slot[slot].grant, &bytes);
 	char *text = calloc(2, bytes + 1);
 	for (size_t i = 0; text && i < bytes; i++)
 		sprintf(text + 2 * i, "%02x", ticket[i]);
-	answer(0, "%s", text ? text : "");
+	worker_answer(0, "%s", text ? text : "");
 	free(text);
 }
 
@@ -156,8 +140,8 @@ static void on_stream(struct worker *worker, uint32_t slot, char *arguments)
 		sscanf(arguments + 2 * i, "%2hhx", &ticket[i]);
 	shuffle(worker, slot, key);
 	fill(worker, slot, key);
-	answer_result(kvx_stream_open(worker->pool, worker->slot[slot].table, worker->blocks,
-				      ticket, bytes, &worker->slot[slot].stream));
+	worker_answer_result(kvx_stream_open(worker->pool, worker->slot[slot].table, worker->blocks,
+					     ticket, bytes, &worker->slot[slot].stream));
 	free(ticket);
 }
 
@@ -166,7 +150,7 @@ static void on_ready(struct worker *worker, uint32_t slot, char *arguments)
 	uint32_t first = (uint32_t)strtoul(arguments, &arguments, 10);
 	uint32_t count = (uint32_t)strtoul(arguments, NULL, 10);
 
-	answer_result(kvx_stream_layers_ready(worker->slot[slot].stream, first, count));
+	worker_answer_result(kvx_stream_layers_ready(worker->slot[slot].stream, first, count));
 }
 
 static void on_wait(struct worker *worker, uint32_t slot, char *arguments)
@@ -174,35 +158,37 @@ static void on_wait(struct worker *worker, uint32_t slot, char *arguments)
 	struct slot *of = &worker->slot[slot];
 	uint32_t timeout_ms = (uint32_t)strtoul(arguments, NULL, 10);
 
-	answer_result(of->grant ? kvx_grant_wait(of->grant, KVX_ALL_LAYERS, timeout_ms)
-				: kvx_stream_wait(of->stream, KVX_ALL_LAYERS, timeout_ms));
+	worker_answer_result(of->grant ? kvx_grant_wait(of->grant, KVX_ALL_LAYERS, timeout_ms)
+				       : kvx_stream_wait(of->stream, KVX_ALL_LAYERS, timeout_ms));
 }
 
-/* Once this is answered the blocks may be reused: the line that follows it fills them. */
+/* Once this is answered the blocks may be reused: the line that follows it fills them. The time to
+ * drain may be given. */
 static void on_revoke(struct worker *worker, uint32_t slot, char *arguments)
 {
-	(void)arguments;
-	answer_result(kvx_grant_revoke(worker->slot[slot].grant, 1000));
+	uint32_t timeout_ms = *arguments ? (uint32_t)strtoul(arguments, NULL, 10) : 1000;
+
+	worker_answer_result(kvx_grant_revoke(worker->slot[slot].grant, timeout_ms));
 }
 
 static void on_cancel(struct worker *worker, uint32_t slot, char *arguments)
 {
 	(void)arguments;
 	kvx_stream_cancel(worker->slot[slot].stream);
-	answer(0, "%s", "");
+	worker_answer(0, "%s", "");
 }
 
 static void on_close(struct worker *worker, uint32_t slot, char *arguments)
 {
 	(void)arguments;
 	close_request(&worker->slot[slot]);
-	answer(0, "%s", "");
+	worker_answer(0, "%s", "");
 }
 
 static void on_fill(struct worker *worker, uint32_t slot, char *arguments)
 {
 	fill(worker, slot, strtoull(arguments, NULL, 10));
-	answer(0, "%s", "");
+	worker_answer(0, "%s", "");
 }
 
 /* Bytes of all layers that are not the key's. */
@@ -212,7 +198,7 @@ static void on_check(struct worker *worker, uint32_t slot, char *arguments)
 
 	for (uint32_t layer = 0; layer < worker->geometry.layers; layer++)
 		wrong += check_layer(worker, slot, key, layer);
-	answer(0, "%u %" PRIu64, worker->geometry.layers, wrong);
+	worker_answer(0, "%u %" PRIu64, worker->geometry.layers, wrong);
 }
 
 /* How many layers are reported whole, and the bytes of them that are not the key's. */
@@ -227,7 +213,7 @@ static void on_whole(struct worker *worker, uint32_t slot, char *arguments)
 		layers++;
 		wrong += check_layer(worker, slot, key, layer);
 	}
-	answer(0, "%u %" PRIu64, layers, wrong);
+	worker_answer(0, "%u %" PRIu64, layers, wrong);
 }
 
 /* Units of a layer; 0 until a sender was accepted. */
@@ -237,7 +223,7 @@ static void on_target(struct worker *worker, uint32_t slot, char *arguments)
 
 	(void)arguments;
 	kvx_grant_count(worker->slot[slot].grant, 0, &arrived, &target);
-	answer(0, "%u", target);
+	worker_answer(0, "%u", target);
 }
 
 static void on_explain(struct worker *worker, uint32_t slot, char *arguments)
@@ -246,7 +232,7 @@ static void on_explain(struct worker *worker, uint32_t slot, char *arguments)
 
 	(void)arguments;
 	kvx_stream_explain(worker->slot[slot].stream, text, sizeof(text));
-	answer(0, "%s", text);
+	worker_answer(0, "%s", text);
 }
 
 static uint32_t entries(const char *path)
@@ -270,7 +256,8 @@ static void on_counts(struct worker *worker, uint32_t slot, char *arguments)
 	(void)arguments;
 	for (uint32_t i = 0; i < worker->slots; i++)
 		requests += worker->slot[i].grant || worker->slot[i].stream;
-	answer(0, "%u %u %u", entries("/proc/self/fd"), entries("/proc/self/task"), requests);
+	worker_answer(0, "%u %u %u", entries("/proc/self/fd"), entries("/proc/self/task"),
+		      requests);
 }
 
 static void on_stats(struct worker *worker, uint32_t slot, char *arguments)
@@ -280,11 +267,15 @@ static void on_stats(struct worker *worker, uint32_t slot, char *arguments)
 	(void)slot;
 	(void)arguments;
 	kvx_engine_stats(worker->engine, &stats);
-	answer(0,
-	       "rails_lost=%" PRIu64 " units_resent=%" PRIu64 " units_duplicate=%" PRIu64
-	       " units_late=%" PRIu64 " protocol_errors=%" PRIu64 " peers_lost=%" PRIu64,
-	       stats.rails_lost, stats.units_resent, stats.units_duplicate, stats.units_late,
-	       stats.protocol_errors, stats.peers_lost);
+#define FIGURE(name) #name "=%" PRIu64 " "
+	worker_answer(0,
+		      FIGURE(rails_lost) FIGURE(units_sent) FIGURE(units_resent)
+			      FIGURE(units_received) FIGURE(units_duplicate) FIGURE(units_late)
+				      FIGURE(protocol_errors) FIGURE(peers_lost),
+		      stats.rails_lost, stats.units_sent, stats.units_resent, stats.units_received,
+		      stats.units_duplicate, stats.units_late, stats.protocol_errors,
+		      stats.peers_lost);
+#undef FIGURE
 }
 
 /* From now on only a privileged process can read this one's memory. */
@@ -293,19 +284,25 @@ static void on_hide(struct worker *worker, uint32_t slot, char *arguments)
 	(void)worker;
 	(void)slot;
 	(void)arguments;
-	answer(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? KVX_E_SYSTEM : 0, "%s", "");
+	worker_answer(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? KVX_E_SYSTEM : 0, "%s", "");
 }
 
-static const struct {
-	const char *name;
-	void (*run)(struct worker *worker, uint32_t slot, char *arguments);
-} commands[] = {
+static const struct worker_command commands[] = {
 	{"grant", on_grant},   {"stream", on_stream}, {"ready", on_ready},
 	{"wait", on_wait},     {"revoke", on_revoke}, {"cancel", on_cancel},
 	{"close", on_close},   {"fill", on_fill},     {"check", on_check},
 	{"whole", on_whole},   {"target", on_target}, {"explain", on_explain},
 	{"counts", on_counts}, {"stats", on_stats},   {"hide", on_hide},
+	{NULL, NULL},
 };
+
+/* The one of that name; at the table's end: none. */
+static const struct worker_command *find(const struct worker_command *table, const char *name)
+{
+	while (table->name && strcmp(table->name, name) != 0)
+		table++;
+	return table;
+}
 
 /* "NAME SLOT ARGUMENTS" */
 static void run(struct worker *worker, char *line)
@@ -315,13 +312,13 @@ static void run(struct worker *worker, char *line)
 	if (*arguments)
 		*arguments++ = 0;
 	uint32_t slot = (uint32_t)strtoul(arguments, &arguments, 10);
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (strcmp(commands[i].name, line) == 0 && slot < worker->slots) {
-			commands[i].run(worker, slot, arguments);
-			return;
-		}
-	}
-	answer(KVX_E_INVALID, "no such command or slot: %s %u", line, slot);
+	const struct worker_command *command = find(commands, line);
+	if (!command->name)
+		command = find(worker_commands_more, line);
+	if (command->name && slot < worker->slots)
+		command->run(worker, slot, arguments);
+	else
+		worker_answer(KVX_E_INVALID, "no such command or slot: %s %u", line, slot);
 }
 
 /* --- the whole --- */
@@ -410,11 +407,11 @@ int main(int count, char **arguments)
 		return 2;
 	int error = open_all(&worker, arguments);
 	if (error) {
-		answer_result(error);
+		worker_answer_result(error);
 		return 1;
 	}
-	answer(0, "%016" PRIx64 " %s", kvx_engine_incarnation(worker.engine),
-	       kvx_engine_address(worker.engine));
+	worker_answer(0, "%016" PRIx64 " %s", kvx_engine_incarnation(worker.engine),
+		      kvx_engine_address(worker.engine));
 	while (getline(&line, &size, stdin) > 0) {
 		line[strcspn(line, "\n")] = 0;
 		run(&worker, line);

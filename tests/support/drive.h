@@ -36,14 +36,16 @@ struct way {
 	RUN_TEST(loop, name, "loop", false)      \
 	RUN_TEST(shm, name, "shm", false)        \
 	RUN_TEST(tcp, name, "tcp", false)        \
+	RUN_TEST(verbs, name, "verbs", false)    \
 	static void name(const struct way *way)
 
 /* The same, and once more with engines that the test drives (tcp_caller::...). */
-#define EACH_WAY_TEST(name)                       \
-	static void name(const struct way *way);  \
-	RUN_TEST(loop_caller, name, "loop", true) \
-	RUN_TEST(shm_caller, name, "shm", true)   \
-	RUN_TEST(tcp_caller, name, "tcp", true)   \
+#define EACH_WAY_TEST(name)                         \
+	static void name(const struct way *way);    \
+	RUN_TEST(loop_caller, name, "loop", true)   \
+	RUN_TEST(shm_caller, name, "shm", true)     \
+	RUN_TEST(tcp_caller, name, "tcp", true)     \
+	RUN_TEST(verbs_caller, name, "verbs", true) \
 	EACH_TRANSPORT_TEST(name)
 
 #define expect_ok(call)                                                               \

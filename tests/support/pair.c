@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/pair.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -206,6 +207,22 @@ void request_open(struct request *request, struct pair *pair, uint64_t id, uint3
 	request_init(request, pair, id, first, count, kind);
 	request_grant(request, LEASE_MS);
 	request_stream(request);
+}
+
+uint32_t request_units(const struct request *request, uint32_t by_size)
+{
+	char text[1024];
+	const char *found;
+	uint32_t units = 0;
+
+	kvx_stream_explain(request->stream, text, sizeof(text));
+	found = strstr(text, " units a layer");
+	while (found && found > text && found[-1] != ' ')
+		found--;
+	cr_assert(found && sscanf(found, "%u units", &units) == 1 && units, "%s", text);
+	if (strcmp(request->pair->way->transport, "verbs") != 0)
+		cr_assert_eq(units, by_size);
+	return units;
 }
 
 void request_expect_layer(struct request *request, uint32_t layer)

@@ -68,6 +68,10 @@ void request_open(struct request *request, struct pair *pair, uint64_t id, uint3
 /* All layers are ready and come whole, at both ends, with every byte right. */
 void request_run(struct request *request);
 
+/* Units of each layer, once the sender is connected: by their size, or as many as there are rails.
+ */
+uint32_t request_units(const struct request *request, uint32_t by_size);
+
 /* Waits for the receiver's layer and checks its bytes. */
 void request_expect_layer(struct request *request, uint32_t layer);
 

@@ -2,13 +2,14 @@
 #include "support/stranger.h"
 
 #include "base/clock.h"
-#include "plan/plan.h"
 #include "plan/unit.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define INCARNATION UINT64_C(0x57a)
+
+static char zeros[1 << 16];
 
 static void link_up(void *engine, struct kvx_link *link)
 {
@@ -44,6 +45,18 @@ static void rail_changed(void *engine, struct kvx_link *link, uint32_t rail, boo
 	(void)text;
 }
 
+static void remember_layout(struct stranger *stranger, const struct kvx_message *layout)
+{
+	for (uint32_t i = 0; i < layout->count; i++) {
+		const struct kvx_layout_run *run = &layout->layout[i];
+		for (uint32_t j = 0; j < run->tensors; j++) {
+			cr_assert_lt(stranger->target_count, STRANGER_TENSORS_MAX);
+			stranger->targets[stranger->target_count++] = (struct kvx_target){
+				run->base + j * run->step, run->stride, run->memory};
+		}
+	}
+}
+
 static void message_came(void *engine, struct kvx_link *link, const void *bytes, uint32_t length)
 {
 	struct stranger *stranger = engine;
@@ -51,7 +64,10 @@ static void message_came(void *engine, struct kvx_link *link, const void *bytes,
 
 	(void)link;
 	cr_assert_eq(kvx_message_decode(&message, bytes, length), 0, "%s", kvx_error_text());
-	if (message.type == KVX_MESSAGE_HELLO || message.type == KVX_MESSAGE_PING)
+	if (message.type == KVX_MESSAGE_LAYOUT)
+		remember_layout(stranger, &message);
+	if (message.type == KVX_MESSAGE_HELLO || message.type == KVX_MESSAGE_PING ||
+	    message.type == KVX_MESSAGE_LAYOUT)
 		return;
 	stranger->heard = message;
 	stranger->heard_count++;
@@ -81,8 +97,47 @@ static void landed(void *engine, struct kvx_link *link, uint32_t rail, const str
 	(void)bytes;
 }
 
-static const struct kvx_sink sink = {link_up,      link_accepted, link_down, rail_changed,
-				     message_came, place,         landed};
+static void arrived(void *engine, struct kvx_link *link, uint32_t rail, uint32_t imm)
+{
+	(void)engine;
+	(void)link;
+	(void)rail;
+	(void)imm;
+}
+
+static void permit_changed(void *engine, struct kvx_permit *permit)
+{
+	(void)engine;
+	(void)permit;
+}
+
+static void drained(void *engine, struct kvx_flow *flow)
+{
+	(void)engine;
+	(void)flow;
+}
+
+static void refused(void *engine, struct kvx_flow *flow, const char *text)
+{
+	(void)engine;
+	(void)flow;
+	(void)text;
+}
+
+static const struct kvx_sink sink = {
+	.link_up = link_up,
+	.link_accepted = link_accepted,
+	.link_down = link_down,
+	.rail_changed = rail_changed,
+	.message = message_came,
+	.place = place,
+	.landed = landed,
+	.arrived = arrived,
+	.permitted = permit_changed,
+	.forbidden = permit_changed,
+	.drained = drained,
+	.refused = refused,
+};
 
 static void step(struct stranger *stranger, struct drive *drive)
 {
@@ -133,12 +188,24 @@ void stranger_connect(struct stranger *stranger, struct drive *drive, const char
 	expect_ok(stranger->ops->open(&stranger->context, &stranger->transport));
 	expect_ok(stranger->ops->connect(stranger->transport, address_of(addresses, transport),
 					 &stranger->link));
+	stranger->memory = (struct kvx_memory){
+		.address = zeros, .bytes = sizeof(zeros), .fd = -1, .dmabuf = -1};
+	if (stranger->ops->one_sided)
+		expect_ok(stranger->ops->attach(stranger->transport, &stranger->memory));
 	cr_assert(wait_for(stranger, drive, NULL, 0, &stranger->up), "no link over %s", transport);
 }
 
 void stranger_close(struct stranger *stranger)
 {
+	struct drive nobody = {0};
+
+	stranger->ops->withdraw(stranger->link, &stranger->flow);
 	stranger->ops->disconnect(stranger->link);
+	while (stranger->flow.in_flight)
+		step(stranger, &nobody);
+	stranger->ops->forget(stranger->transport, &stranger->memory);
+	if (stranger->ops->one_sided)
+		stranger->ops->detach(stranger->transport, &stranger->memory);
 	stranger->ops->close(stranger->transport);
 	kvx_waker_finish(&stranger->waker, &stranger->poller);
 	kvx_poller_finish(&stranger->poller);
@@ -154,6 +221,11 @@ void stranger_say(struct stranger *stranger, const struct kvx_message *message)
 {
 	uint8_t bytes[KVX_MESSAGE_MAX];
 	uint32_t length = kvx_message_encode(message, bytes);
+
+	if (message->type == KVX_MESSAGE_OPEN) {
+		stranger->flow.slot = message->slot;
+		stranger->flow.generation = message->generation;
+	}
 
 	stranger_say_bytes(stranger, bytes, length);
 }
@@ -172,9 +244,12 @@ void stranger_hello(struct stranger *stranger)
 struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64_t stream,
 					 uint32_t units)
 {
-	struct kvx_image image = {ticket->geometry.planes, ticket->count,
-				  ticket->geometry.block_bytes, units};
+	struct kvx_image image = {.planes = ticket->geometry.planes,
+				  .count = ticket->count,
+				  .block_bytes = ticket->geometry.block_bytes};
+	uint64_t table_hash = kvx_table_hash(ticket->table, ticket->count);
 
+	kvx_image_cut(&image, units, NULL);
 	return (struct kvx_message){.type = KVX_MESSAGE_OPEN,
 				    .stream = stream,
 				    .slot = ticket->slot,
@@ -182,29 +257,56 @@ struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64
 				    .key = ticket->key,
 				    .count = ticket->count,
 				    .units = units,
-				    .hash = kvx_plan_hash(&ticket->geometry, &image, ticket->table),
+				    .hash = kvx_plan_hash(&ticket->geometry, &image, table_hash),
 				    .geometry = ticket->geometry};
+}
+
+/* A slice for each block. */
+static uint32_t make_slices(const struct stranger *stranger, const struct kvx_ticket *ticket,
+			    uint32_t layer, uint64_t place_, uint32_t bytes,
+			    struct kvx_slice *slices)
+{
+	const struct kvx_geometry *geometry = &ticket->geometry;
+	uint32_t count = 0, length;
+
+	for (uint32_t done = 0; done < bytes; done += length, count++) {
+		uint64_t piece = (place_ + done) / geometry->block_bytes;
+		uint64_t within = (place_ + done) % geometry->block_bytes;
+		const struct kvx_target *target =
+			&stranger->targets[layer * geometry->planes + piece / ticket->count];
+		length = geometry->block_bytes - (uint32_t)within;
+		if (length > bytes - done)
+			length = bytes - done;
+		cr_assert_lt(count, KVX_BATCH_SLICES_MAX);
+		slices[count] = (struct kvx_slice){
+			.local = zeros + done,
+			.memory = &stranger->memory,
+			.length = length,
+			.target = target->memory,
+			.offset = target->base +
+				  ticket->table[piece % ticket->count] * target->stride + within,
+		};
+	}
+	return count;
 }
 
 void stranger_post(struct stranger *stranger, struct drive *drive, const struct kvx_ticket *ticket,
 		   uint32_t layer, uint32_t unit, uint64_t place_, uint32_t bytes)
 {
-	static char zeros[1 << 16];
-	static const struct kvx_memory memory = {
-		.address = zeros, .bytes = sizeof(zeros), .fd = -1};
-	struct kvx_slice slice = {zeros, &memory, bytes};
+	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
 	struct kvx_batch batch = {
 		.unit = {kvx_imm_pack(ticket->slot, ticket->generation, layer, unit),
 			 ticket->generation},
 		.place = place_,
 		.bytes = bytes,
-		.count = 1,
-		.slices = &slice,
-		.stream = stranger,
+		.slices = slices,
+		.flow = &stranger->flow,
+		.last = true,
 	};
 	int64_t deadline_ms = now_ms() + PATIENCE_MS;
 
 	cr_assert(bytes <= sizeof(zeros));
+	batch.count = make_slices(stranger, ticket, layer, place_, bytes, slices);
 	while (!stranger->ops->post(stranger->link, 0, &batch)) {
 		cr_assert(now_ms() < deadline_ms && !stranger->down);
 		step(stranger, drive);

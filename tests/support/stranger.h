@@ -8,8 +8,11 @@
 
 #include "core/message.h"
 #include "core/ticket.h"
+#include "plan/plan.h"
 #include "support/drive.h"
 #include "transport.h"
+
+#define STRANGER_TENSORS_MAX 64u
 
 struct stranger {
 	struct kvx_options *options;
@@ -21,8 +24,14 @@ struct stranger {
 	struct kvx_transport *transport;
 	struct kvx_link *link;
 	bool up, down;
-	struct kvx_message heard; /* the last message but PING, and HELLO */
+	struct kvx_message heard; /* the last message but PING, HELLO and LAYOUT */
 	uint32_t heard_count;     /* of them */
+
+	/* One-sided: what it writes from and by, and where the grant's tensors lie. */
+	struct kvx_memory memory;
+	struct kvx_flow flow;
+	struct kvx_target targets[STRANGER_TENSORS_MAX];
+	uint32_t target_count;
 };
 
 /* Connects to an engine: address is kvx_engine_address()'s. The engines in drive are driven. */
@@ -38,7 +47,8 @@ void stranger_hello(struct stranger *stranger);
 struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64_t stream,
 					 uint32_t units);
 
-/* Posts bytes of a unit, all zero, to the slot and generation of a ticket. */
+/* Posts bytes of a unit, all zero, to the slot and generation of a ticket; and says that they end
+ * the unit, to a receiver that would not see it. */
 void stranger_post(struct stranger *stranger, struct drive *drive, const struct kvx_ticket *ticket,
 		   uint32_t layer, uint32_t unit, uint64_t place, uint32_t bytes);
 

@@ -40,6 +40,22 @@ static const struct kvx_message samples[] = {
 	{.type = KVX_MESSAGE_CANCEL, .slot = 8, .generation = 9, .text = "the sender cancelled it"},
 	{.type = KVX_MESSAGE_PING},
 	{.type = KVX_MESSAGE_BYE, .text = "it closed its engine"},
+	{.type = KVX_MESSAGE_LAYOUT,
+	 .stream = 10,
+	 .count = 2,
+	 .layout = {{122, 0, 0, 1 << 20, 65536}, {1, 4087, UINT64_MAX - 3, UINT64_MAX, 4}}},
+	{.type = KVX_MESSAGE_DRAINED, .slot = 11, .generation = UINT32_MAX},
+	{.type = KVX_MESSAGE_OPEN,
+	 .stream = 12,
+	 .slot = 1,
+	 .generation = 2,
+	 .key = 3,
+	 .count = 4,
+	 .units = 3,
+	 .weighted = true,
+	 .weights = {1, 255, 128},
+	 .hash = 5,
+	 .geometry = {.layers = 1, .planes = 1, .block_bytes = 4}},
 };
 #define SAMPLES (sizeof(samples) / sizeof(samples[0]))
 
@@ -88,7 +104,7 @@ Test(message, unknown_types_are_refused)
 
 	memset(bytes, 0, sizeof(bytes));
 	for (int type = 0; type < 256; type++) {
-		if (type >= KVX_MESSAGE_HELLO && type <= KVX_MESSAGE_BYE)
+		if (type >= KVX_MESSAGE_HELLO && type <= KVX_MESSAGE_DRAINED)
 			continue;
 		bytes[0] = (uint8_t)type;
 		cr_assert_eq(decode_exactly(&back, bytes, 64), KVX_E_PROTOCOL);
@@ -136,6 +152,65 @@ Test(message, names_and_texts_with_control_characters_are_refused)
 
 	hello.text[2] = '\n';
 	uint32_t length = kvx_message_encode(&hello, bytes);
+	cr_assert_eq(decode_exactly(&back, bytes, length), KVX_E_PROTOCOL);
+}
+
+/* --- lists whose lengths a peer chooses --- */
+
+#define WEIGHTED_AT (1 + 8 + 4 + 4 + 8 + 4 + 4) /* in OPEN: after the number of units */
+#define RUNS_AT (1 + 8)                         /* in LAYOUT: their number */
+
+Test(message, the_longest_lists_fit)
+{
+	struct kvx_message open = samples[1], layout = {.type = KVX_MESSAGE_LAYOUT}, back;
+
+	open.weighted = true;
+	memset(open.weights, 7, sizeof(open.weights));
+	uint32_t length = kvx_message_encode(&open, bytes);
+	cr_assert_eq(decode_exactly(&back, bytes, length), 0, "%s", kvx_error_text());
+	cr_assert_eq(memcmp(&back, &open, sizeof(back)), 0);
+	layout.count = KVX_LAYOUT_RUNS_MAX;
+	for (uint32_t i = 0; i < layout.count; i++)
+		layout.layout[i] = (struct kvx_layout_run){i + 1, i, i << 20, i, i * 3};
+	length = kvx_message_encode(&layout, bytes);
+	cr_assert_eq(decode_exactly(&back, bytes, length), 0, "%s", kvx_error_text());
+	cr_assert_eq(memcmp(&back, &layout, sizeof(back)), 0);
+}
+
+/* The number says more than there is room for: nothing is written past the end. */
+Test(message, lists_longer_than_there_is_room_for_are_refused)
+{
+	static const uint32_t numbers[] = {KVX_LAYOUT_RUNS_MAX + 1, 1u << 27, UINT32_MAX};
+	struct kvx_message open = samples[1], layout = samples[9], back;
+	uint32_t length;
+
+	open.weighted = true;
+	memset(open.weights, 7, sizeof(open.weights));
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		kvx_message_encode(&layout, bytes);
+		memset(bytes + RUNS_AT + 4, 1, sizeof(bytes) - RUNS_AT - 4);
+		memcpy(bytes + RUNS_AT, &numbers[i], 4);
+		for (length = RUNS_AT; length <= sizeof(bytes); length++)
+			cr_assert_eq(decode_exactly(&back, bytes, length), KVX_E_PROTOCOL);
+		kvx_message_encode(&open, bytes);
+		uint32_t units = numbers[i] < KVX_UNITS_MAX ? KVX_UNITS_MAX + 1 : numbers[i];
+		memset(bytes + WEIGHTED_AT + 1, 1, sizeof(bytes) - WEIGHTED_AT - 1);
+		memcpy(bytes + WEIGHTED_AT - 4, &units, 4);
+		for (length = WEIGHTED_AT; length <= sizeof(bytes); length++)
+			cr_assert_eq(decode_exactly(&back, bytes, length), KVX_E_PROTOCOL);
+	}
+}
+
+Test(message, a_weight_of_nothing_and_a_flag_that_is_none_are_refused)
+{
+	struct kvx_message open = samples[SAMPLES - 1], back;
+	uint32_t length = kvx_message_encode(&open, bytes);
+
+	cr_assert_eq(bytes[WEIGHTED_AT], 1);
+	bytes[WEIGHTED_AT] = 2;
+	cr_assert_eq(decode_exactly(&back, bytes, length), KVX_E_PROTOCOL);
+	open.weights[1] = 0;
+	length = kvx_message_encode(&open, bytes);
 	cr_assert_eq(decode_exactly(&back, bytes, length), KVX_E_PROTOCOL);
 }
 

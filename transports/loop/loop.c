@@ -314,9 +314,9 @@ static int loop_connect(struct kvx_transport *transport, const char *address,
 	return 0;
 }
 
-static void loop_withdraw(struct kvx_link *link, const void *stream)
+static void loop_withdraw(struct kvx_link *link, struct kvx_flow *flow)
 {
-	kvx_lane_withdraw((struct kvx_lane *)link, stream, true);
+	kvx_lane_withdraw((struct kvx_lane *)link, flow, true);
 }
 
 /* Slices carry addresses, so no memory is known by name. */

@@ -140,10 +140,10 @@ static bool shm_post(struct kvx_link *link, uint32_t rail, const struct kvx_batc
 
 /* The peer may go on reading its mapping for a while: that does no harm here, and does not count
  * there. */
-static void shm_withdraw(struct kvx_link *link, const void *stream)
+static void shm_withdraw(struct kvx_link *link, struct kvx_flow *flow)
 {
 	if (((struct shm_link *)link)->shared)
-		kvx_lane_withdraw((struct kvx_lane *)link, stream, false);
+		kvx_lane_withdraw((struct kvx_lane *)link, flow, false);
 }
 
 static void shm_forget(struct kvx_transport *transport, const struct kvx_memory *memory)

@@ -135,7 +135,10 @@ static void join_half(struct greeting *greeting, const struct kvx_tcp_preamble *
 {
 	struct kvx_transport *transport = greeting->connection.transport;
 	struct kvx_tcp_link *link = find(&transport->halves, preamble->token);
+	bool messages_only = transport->context->options->tcp_connections == 0;
 
+	if ((preamble->count == 0) != messages_only)
+		return;
 	if (!link)
 		link = half_new(greeting, preamble);
 	if (!link || preamble->count != link->base.rails)

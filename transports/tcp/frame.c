@@ -11,7 +11,7 @@
 
 static_assert(8 + 2 + 1 + 1 + 2 + 2 + 8 == KVX_TCP_PREAMBLE_BYTES, "preamble");
 static_assert(4 + 4 + 4 + 4 + 8 + 4 == KVX_TCP_HEADER_BYTES, "header");
-static_assert(KVX_MESSAGE_MAX <= UINT16_MAX, "length of a message");
+static_assert(KVX_TCP_MESSAGE_MAX <= UINT16_MAX, "length of a message");
 
 void kvx_tcp_preamble_encode(const struct kvx_tcp_preamble *preamble, uint8_t *bytes)
 {
@@ -32,8 +32,9 @@ static bool in_range(const struct kvx_tcp_preamble *preamble)
 		return false;
 	if (preamble->role == KVX_TCP_CONTROL && preamble->index != 0)
 		return false;
-	return preamble->count >= 1 && preamble->count <= KVX_RAILS_MAX &&
-	       preamble->index < preamble->count;
+	if (preamble->role == KVX_TCP_DATA && preamble->index >= preamble->count)
+		return false;
+	return preamble->count <= KVX_RAILS_MAX;
 }
 
 int kvx_tcp_preamble_decode(const uint8_t *bytes, struct kvx_tcp_preamble *preamble)

@@ -16,6 +16,8 @@
 #define KVX_TCP_PREAMBLE_BYTES 24u
 #define KVX_TCP_HEADER_BYTES 28u
 #define KVX_TCP_LENGTH_BYTES 2u
+/* A transport that has its messages carried by this one puts something in front of them. */
+#define KVX_TCP_MESSAGE_MAX (KVX_MESSAGE_MAX + 64u)
 
 enum kvx_tcp_role { KVX_TCP_CONTROL = 1, KVX_TCP_DATA = 2, KVX_TCP_ANSWER = 3 };
 
@@ -23,7 +25,7 @@ struct kvx_tcp_preamble {
 	uint16_t version;
 	uint8_t role;
 	uint16_t index; /* of the data connection; 0 for control */
-	uint16_t count; /* data connections of the link */
+	uint16_t count; /* data connections of the link; 0: it carries only messages */
 	uint64_t token; /* names the link; random, of the connecting side */
 };
 

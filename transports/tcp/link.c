@@ -138,7 +138,7 @@ static void deliver(struct kvx_tcp_link *link)
 	while (link->inbox_bytes - begin >= KVX_TCP_LENGTH_BYTES) {
 		const uint8_t *message = link->inbox + begin;
 		uint32_t length = message[0] | (uint32_t)message[1] << 8;
-		if (length < 1 || length > KVX_MESSAGE_MAX) {
+		if (length < 1 || length > KVX_TCP_MESSAGE_MAX) {
 			kvx_tcp_link_fail(link, KVX_E_PROTOCOL,
 					  "control connection: a message of %u bytes", length);
 			return;
@@ -270,7 +270,7 @@ void kvx_tcp_link_report(struct kvx_tcp_link *link)
 
 	/* First: the sink's answers may make more trouble. */
 	kvx_list_remove(&link->trouble);
-	if (link->state == KVX_TCP_LINK_UP && link->rails_up == 0)
+	if (link->state == KVX_TCP_LINK_UP && link->base.rails && link->rails_up == 0)
 		last_rail_lost(link);
 	for (uint32_t i = 0; i < link->base.rails && link->state == KVX_TCP_LINK_UP; i++) {
 		struct kvx_tcp_rail *rail = &link->rails[i];
@@ -312,6 +312,9 @@ void kvx_tcp_explain(const struct kvx_link *base, char *text, size_t size)
 {
 	const struct kvx_tcp_link *link = (const struct kvx_tcp_link *)base;
 
-	snprintf(text, size, "%u connection%s to %s", base->rails, base->rails == 1 ? "" : "s",
-		 link->name);
+	if (!base->rails) /* it carries messages for another transport */
+		snprintf(text, size, "%s", link->name);
+	else
+		snprintf(text, size, "%u connection%s to %s", base->rails,
+			 base->rails == 1 ? "" : "s", link->name);
 }

@@ -30,7 +30,7 @@ static void add_frame(struct kvx_tcp_sending *sending, const struct kvx_batch *b
 	struct iovec *part = &sending->parts[sending->count];
 
 	kvx_tcp_header_encode(batch, frame->header);
-	frame->stream = batch->stream;
+	frame->flow = batch->flow;
 	frame->rest = NULL;
 	frame->first = sending->count;
 	*part = (struct iovec){frame->header, sizeof(frame->header)};
@@ -187,7 +187,7 @@ static bool withdraw_frame(struct kvx_tcp_sending *sending, struct kvx_tcp_frame
 	return detach(frame, &sending->parts[sending->first], count);
 }
 
-void kvx_tcp_withdraw(struct kvx_link *base, const void *stream)
+void kvx_tcp_withdraw(struct kvx_link *base, struct kvx_flow *flow)
 {
 	struct kvx_tcp_link *link = (struct kvx_tcp_link *)base;
 
@@ -196,7 +196,7 @@ void kvx_tcp_withdraw(struct kvx_link *base, const void *stream)
 		struct kvx_tcp_sending *sending = &rail->sending;
 		bool done = true;
 		for (uint32_t j = 0; j < sending->frame_count; j++)
-			if (sending->frames[j].stream == stream)
+			if (sending->frames[j].flow == flow)
 				done = withdraw_frame(sending, &sending->frames[j]) && done;
 		if (!done)
 			kvx_tcp_rail_lost(rail, ENOMEM);

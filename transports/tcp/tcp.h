@@ -60,7 +60,7 @@ struct kvx_tcp_connection {
 struct kvx_tcp_frame {
 	uint8_t header[KVX_TCP_HEADER_BYTES];
 	uint32_t first, end;
-	const void *stream;
+	const struct kvx_flow *flow;
 	char *rest; /* copy of what was left to send, after withdraw() */
 };
 
@@ -208,7 +208,7 @@ void kvx_tcp_explain(const struct kvx_link *base, char *text, size_t size);
 
 /* send.c */
 bool kvx_tcp_post(struct kvx_link *base, uint32_t index, const struct kvx_batch *batch);
-void kvx_tcp_withdraw(struct kvx_link *base, const void *stream);
+void kvx_tcp_withdraw(struct kvx_link *base, struct kvx_flow *flow);
 void kvx_tcp_sender_ready(struct kvx_pollable *pollable, uint32_t events);
 
 /* Sends the frames that post() took since. */
