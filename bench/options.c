@@ -124,6 +124,7 @@ static const struct row rows[] = {
 	{"peer", "HOST:PORT", TEXT, AT(peer), 0, 0, "run: where kvxfer-bench serve listens"},
 	{"listen", "HOST:PORT", TEXT, AT(listen), 0, 0,
 	 "serve: where to listen (default 127.0.0.1:7411); IPv6 in brackets"},
+	{"sessions", "N", NUMBER, AT(sessions), 1, 1000000, "serve: end after so many"},
 	{"unauthenticated-network", "", FLAG, AT(unauthenticated_network), 0, 0,
 	 "serve: listen beyond loopback although whoever reaches the port may use it"},
 	{"inherited-fd", "FD", NUMBER, AT(inherited_fd), 3, FD_MAX, NULL},

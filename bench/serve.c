@@ -91,16 +91,19 @@ int kvx_serve_run(const struct kvx_settings *settings)
 		return 1;
 	}
 	print_listening(listener, host);
-	for (;;) {
+	for (uint64_t served = 0; !settings->sessions || served < settings->sessions;) {
 		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
 			continue;
-		if (fd < 0)
-			break;
+		if (fd < 0) {
+			fprintf(stderr, "kvxfer-bench: cannot accept: %s\n", strerror(errno));
+			close(listener);
+			return 1;
+		}
 		serve_one(fd, settings, host);
 		close(fd);
+		served++;
 	}
-	fprintf(stderr, "kvxfer-bench: cannot accept: %s\n", strerror(errno));
 	close(listener);
-	return 1;
+	return 0;
 }

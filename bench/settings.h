@@ -48,6 +48,7 @@ struct kvx_settings {
 	bool one_process;
 	const char *peer;
 	const char *listen;
+	uint64_t sessions;
 	bool unauthenticated_network;
 	uint64_t inherited_fd;
 	uint64_t block_size, blocks, layers, planes;

@@ -40,7 +40,7 @@
 	BYTES(tcp_buffer, 0, 0, 1073741824, "socket buffers of tcp; 0: the system's choice")     \
 	NUMBER(drain_ms, 100, 0, 60000,                                                          \
 	       "how long a sender may take to stop before the receiver cuts it off")             \
-	TEXT(topology, "off",                                                                    \
+	TEXT(topology, "auto",                                                                   \
 	     "how near NICs are to memory: auto, off, or an override (docs/topology.md)")        \
 	TEXT(verbs_devices, "",                                                                  \
 	     "devices or ports that verbs uses, as \"mlx5_0,mlx5_1:1\"; empty: all")             \

@@ -456,8 +456,10 @@ static void on_broken(struct kvx_verbs_link *link, const struct kvx_verbs_messag
 	if (rail->pair)
 		kvx_verbs_poll(rail->port->device);
 	/* Unless that queue pair has a successor already. */
-	if (rail->pair && (!broken->qpn || broken->qpn == rail->pair->local.qpn))
-		kvx_verbs_rail_fail(rail, false, "the peer: %s", broken->text);
+	if (!rail->pair || (broken->qpn && broken->qpn != rail->pair->local.qpn))
+		return;
+	rail->path_works = rail->state == KVX_VERBS_RAIL_UP;
+	kvx_verbs_rail_fail(rail, false, "the peer: %s", broken->text);
 }
 
 static void on_rail(struct kvx_verbs_link *link, const struct kvx_verbs_message *message)

@@ -279,6 +279,43 @@ bool kvx_verbs_post(struct kvx_link *base, uint32_t index, const struct kvx_batc
 	return true;
 }
 
+static int probe_extended(struct kvx_verbs_pair *pair, uint64_t wr_id)
+{
+	struct ibv_qp_ex *qp = pair->qpx;
+
+	ibv_wr_start(qp);
+	qp->wr_id = wr_id;
+	qp->wr_flags = IBV_SEND_SIGNALED;
+	ibv_wr_rdma_write(qp, 0, 0);
+	ibv_wr_set_sge_list(qp, 0, NULL);
+	return ibv_wr_complete(qp);
+}
+
+static int probe_plain(struct kvx_verbs_pair *pair, uint64_t wr_id)
+{
+	struct ibv_send_wr wr = {.wr_id = wr_id,
+				 .opcode = IBV_WR_RDMA_WRITE,
+				 .send_flags = IBV_SEND_SIGNALED},
+			   *bad;
+
+	return ibv_post_send(pair->qp, &wr, &bad);
+}
+
+void kvx_verbs_probe(struct kvx_verbs_pair *pair)
+{
+	uint64_t wr_id;
+	struct kvx_verbs_posted *posted = kvx_verbs_reserve(pair, 1, &wr_id);
+
+	if (!posted) { /* other rails fill the completion queue */
+		kvx_verbs_rail_fail(pair->rail, true, "no room for a probe");
+		return;
+	}
+	posted->probe = true;
+	int error = pair->qpx ? probe_extended(pair, wr_id) : probe_plain(pair, wr_id);
+	if (error)
+		kvx_verbs_rail_fail(pair->rail, true, "cannot post: %s", strerror(error));
+}
+
 void kvx_verbs_withdraw(struct kvx_link *base, struct kvx_flow *flow)
 {
 	struct kvx_verbs_link *link = (struct kvx_verbs_link *)base;
@@ -361,11 +398,14 @@ static void on_sent(struct kvx_verbs_pair *pair, uint32_t sequence)
 	struct kvx_verbs_link *link = pair->rail->link;
 	uint32_t rail = (uint32_t)(pair->rail - link->rails);
 
-	pair->rail->proven = true;
 	while (pair->head != pair->tail && (int32_t)(sequence - pair->head) >= 0) {
 		struct kvx_verbs_posted posted = take_back(pair);
 		if (posted.window)
 			kvx_verbs_window_done(posted.window);
+		if (posted.probe)
+			kvx_verbs_pair_probed(pair);
+		else if (pair->rail)
+			pair->rail->proven = true;
 		if (posted.read && !posted.flow->withdrawn)
 			context->sink->landed(context->engine, &link->base, rail, &posted.unit,
 					      posted.place, posted.bytes);
@@ -406,8 +446,14 @@ static void on_failure(struct kvx_verbs_pair *pair, uint32_t sequence, enum ibv_
 			 reason_of(status));
 		context->sink->refused(context->engine, flow, text);
 	}
-	if (pair->rail)
-		kvx_verbs_rail_fail(pair->rail, true, "%s", reason_of(status));
+	if (!pair->rail)
+		return;
+	if (status == IBV_WC_RETRY_EXC_ERR) {
+		kvx_verbs_rail_unacknowledged(pair->rail, reason_of(status));
+		return;
+	}
+	pair->rail->path_works = true;
+	kvx_verbs_rail_fail(pair->rail, true, "%s", reason_of(status));
 }
 
 static void on_completion(struct kvx_verbs_device *device, const struct ibv_wc *completion)

@@ -2,8 +2,8 @@
 /*
  * A rail's queue pair is made in turns. The connecting side creates its end and asks; the accepting
  * side creates and connects its own, binds the windows of the permits that are lent, and answers;
- * the connecting side connects its end and says that it is ready. A rail that fails begins anew,
- * longer after each failure in a row.
+ * the connecting side connects its end, writes no bytes to see whether they arrive, and says that
+ * it is ready. A rail that fails begins anew, longer after each failure in a row.
  */
 #include "wire.h"
 
@@ -16,8 +16,8 @@
 #include <string.h>
 
 #define BACKOFF_FIRST_NS (50 * KVX_NS_PER_MS)
-#define BACKOFF_LAST_NS (2 * KVX_NS_PER_S)
-#define UNPROVEN_MAX 3u /* times in a row that a rail came up and failed without a byte carried */
+#define BACKOFF_LAST_NS KVX_NS_PER_S
+#define UNPROVEN_MAX 3u /* times in a row that a rail fails without a byte carried */
 
 static uint32_t index_of(const struct kvx_verbs_rail *rail)
 {
@@ -48,29 +48,22 @@ static void say_refused(const struct kvx_verbs_rail *rail, uint32_t asked, const
 	kvx_verbs_say(rail->link, &answer);
 }
 
-/* At once after it was up for long, then later and later: one that fails whenever it is used is
- * left alone for most of the time. */
-static void retry_later(struct kvx_verbs_rail *rail, bool was_up)
+/* Soon, if it is not the way to the peer that failed; else later and later. */
+static void retry_later(struct kvx_verbs_rail *rail)
 {
 	int64_t now_ns = kvx_now_ns();
 
-	if (was_up && now_ns - rail->up_ns > BACKOFF_LAST_NS)
+	if (rail->path_works) {
+		bool at_once = now_ns - rail->up_ns > BACKOFF_FIRST_NS;
+		set_due(rail, now_ns + (at_once ? 0 : BACKOFF_FIRST_NS / 2));
+		rail->path_works = false;
 		rail->backoff_ns = 0;
+		return;
+	}
 	set_due(rail, now_ns + rail->backoff_ns);
 	rail->backoff_ns = rail->backoff_ns ? 2 * rail->backoff_ns : BACKOFF_FIRST_NS;
 	if (rail->backoff_ns > BACKOFF_LAST_NS)
 		rail->backoff_ns = BACKOFF_LAST_NS;
-}
-
-/* Rails that can be made but carry nothing would be made anew for ever. */
-static void give_up_unproven(struct kvx_verbs_link *link)
-{
-	for (uint32_t i = 0; i < link->base.rails; i++)
-		if (link->rails[i].state == KVX_VERBS_RAIL_UP ||
-		    link->rails[i].unproven < UNPROVEN_MAX)
-			return;
-	kvx_verbs_link_fail(link, KVX_E_TRANSPORT, "no rail carries bytes: %s",
-			    link->rails[0].why ? link->rails[0].why : "");
 }
 
 void kvx_verbs_rail_fail(struct kvx_verbs_rail *rail, bool tell_peer, const char *format, ...)
@@ -104,13 +97,30 @@ void kvx_verbs_rail_fail(struct kvx_verbs_rail *rail, bool tell_peer, const char
 	}
 	if (!link->connector)
 		return;
-	retry_later(rail, was_up);
+	retry_later(rail);
 	rail->tried = true;
-	rail->unproven = rail->proven ? 0 : rail->unproven + was_up;
 	rail->proven = false;
 	kvx_verbs_link_tried(link);
-	if (link->state == KVX_VERBS_LINK_UP)
-		give_up_unproven(link);
+}
+
+/* Rails that can be made but carry nothing (packets beyond some size are lost on the way, say)
+ * would be made anew for ever. */
+static void give_up_unproven(struct kvx_verbs_link *link)
+{
+	for (uint32_t i = 0; i < link->base.rails; i++)
+		if (link->rails[i].state == KVX_VERBS_RAIL_UP ||
+		    link->rails[i].unproven < UNPROVEN_MAX)
+			return;
+	kvx_verbs_link_fail(link, KVX_E_TRANSPORT, "no rail carries bytes: %s",
+			    link->rails[0].why ? link->rails[0].why : "");
+}
+
+void kvx_verbs_rail_unacknowledged(struct kvx_verbs_rail *rail, const char *text)
+{
+	rail->unproven = rail->proven ? 1 : rail->unproven + 1;
+	kvx_verbs_rail_fail(rail, true, "%s", text);
+	if (rail->link->state == KVX_VERBS_LINK_UP && rail->link->connector)
+		give_up_unproven(rail->link);
 }
 
 static void go_up(struct kvx_verbs_rail *rail)
@@ -253,7 +263,13 @@ void kvx_verbs_pair_connected(struct kvx_verbs_pair *pair)
 	if (pair->error)
 		fail_job(pair);
 	else if (pair->sends)
-		ready(pair->rail);
+		kvx_verbs_probe(pair);
 	else
 		kvx_verbs_permits_extend(pair);
+}
+
+void kvx_verbs_pair_probed(struct kvx_verbs_pair *pair)
+{
+	if (pair->rail && pair->rail->state == KVX_VERBS_RAIL_MAKING)
+		ready(pair->rail);
 }

@@ -248,6 +248,7 @@ enum kvx_verbs_pair_state {
 struct kvx_verbs_posted {
 	uint16_t wrs; /* room to give back: its own and of the unsignalled ones before it */
 	bool read;
+	bool probe;
 	struct kvx_flow *flow;           /* a batch's */
 	struct kvx_verbs_window *window; /* or the window that it binds or invalidates */
 	struct kvx_unit unit;            /* of a read */
@@ -312,6 +313,10 @@ void kvx_verbs_withdraw(struct kvx_link *base, struct kvx_flow *flow);
 
 /* Breaks the rails that carry a withdrawn flow for too long. */
 int kvx_verbs_drain_expire(struct kvx_transport *transport, int64_t now_ns);
+
+/* Writes no bytes, so that the way to the peer is known to work; kvx_verbs_pair_probed() follows,
+ * or the pair's rail fails. */
+void kvx_verbs_probe(struct kvx_verbs_pair *pair);
 
 /* Looks at completions. Returns how many there were. */
 int kvx_verbs_poll(struct kvx_verbs_device *device);
@@ -406,6 +411,7 @@ struct kvx_verbs_rail {
 	bool tried;         /* since the link is made */
 	bool proven;        /* connecting side: it has carried bytes since it is up */
 	uint32_t unproven;  /* times in a row that it failed before it did */
+	bool path_works;    /* whatever it is that failed */
 	bool answered;      /* accepting side: the peer may have connected its end */
 	char *why;          /* it is down; owned, or NULL */
 };
@@ -453,12 +459,16 @@ void kvx_verbs_rail_ready(struct kvx_verbs_rail *rail);
 void kvx_verbs_rail_fail(struct kvx_verbs_rail *rail, bool tell_peer, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* The same, because the peer's port does not acknowledge. */
+void kvx_verbs_rail_unacknowledged(struct kvx_verbs_rail *rail, const char *text);
+
 /* Deadlines and retries. */
 int kvx_verbs_rail_expire(struct kvx_verbs_rail *rail, int64_t now_ns);
 
 /* pair.c and window.c tell of their pair. error in the pair, if it is not 0. */
 void kvx_verbs_pair_made(struct kvx_verbs_pair *pair);
 void kvx_verbs_pair_connected(struct kvx_verbs_pair *pair);
+void kvx_verbs_pair_probed(struct kvx_verbs_pair *pair);
 void kvx_verbs_pair_permitted(struct kvx_verbs_pair *pair);
 
 /* --------------------------------------------------------------------------------------- link.c */
