@@ -143,10 +143,10 @@ static void print_arrivals(const struct kvx_drive *drive)
 	const struct kvx_results *results = &drive->results;
 
 	fprintf(drive->people,
-		"arrivals   %.2f completions at the receiver for each request; layers times queue "
-		"pairs: %u\n",
-		(double)results->units / (double)results->requests,
-		results->shape.layers * results->queue_pairs);
+		"arrivals   %.2f completions at the receiver for each request: one for each of %u "
+		"layers and each of the %u queue pairs that are near the memory\n",
+		(double)results->units / (double)results->requests, results->shape.layers,
+		results->queue_pairs);
 }
 
 static void print_baseline(const struct kvx_drive *drive)
