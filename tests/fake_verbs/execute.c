@@ -100,8 +100,8 @@ static int find_peer(struct fake_qp *qp, struct fake_qp **found)
 		return UNANSWERED;
 	if (device->frozen)
 		return FROZEN;
-	if (!peer || peer->device != device || &device->port[peer->attr.port_num - 1] != port ||
-	    !is_meant(qp, peer))
+	if (!peer || peer->device != device || !peer->attr.port_num ||
+	    &device->port[peer->attr.port_num - 1] != port || !is_meant(qp, peer))
 		return UNANSWERED;
 	*found = peer;
 	return 0;
