@@ -455,8 +455,10 @@ static void on_broken(struct kvx_verbs_link *link, const struct kvx_verbs_messag
 	/* What this side's hardware knows of it first: which request was refused, if one was. */
 	if (rail->pair)
 		kvx_verbs_poll(rail->port->device);
-	/* Unless that queue pair has a successor already. */
-	if (!rail->pair || (broken->qpn && broken->qpn != rail->pair->local.qpn))
+	/* Unless that queue pair has a successor already, which may have no number yet. */
+	const struct kvx_verbs_pair *pair = rail->pair;
+	if (!pair || (broken->qpn &&
+		      (pair->state == KVX_VERBS_PAIR_MAKING || broken->qpn != pair->local.qpn)))
 		return;
 	rail->path_works = rail->state == KVX_VERBS_RAIL_UP;
 	kvx_verbs_rail_fail(rail, false, "the peer: %s", broken->text);
