@@ -43,27 +43,27 @@ struct kvx_stream {
 	/* The worker's. */
 	uint64_t id;
 	uint64_t hash;         /* of the plan */
+	uint64_t usable_rails; /* for units of others too */
+	uint32_t word_layers;  /* that the word has told of */
+	uint32_t requests;     /* to be acknowledged once nothing is in flight */
+	uint32_t targets_known;
 	bool units_have_rails; /* a unit belongs to home[unit], and goes elsewhere only while
 				  that is down */
-	uint8_t home[KVX_UNITS_MAX];
-	uint64_t usable_rails;      /* for units of others too */
-	struct kvx_target *targets; /* one-sided: the receiver's tensors; targets_known of them */
-	uint32_t targets_known;
-	uint64_t resent[KVX_LAYER_WORDS]; /* one-sided: layers with units that were posted again */
-	uint64_t held[KVX_LAYER_WORDS];   /* of them: delivered, but maybe still under way */
-	struct kvx_list holding_entry;
-	struct kvx_flow flow;
-	struct kvx_peer *drains; /* over whose link an ended stream drains, or NULL */
 	bool presented;
-	bool tell_drained;                  /* the receiver waits for it */
-	uint32_t requests;                  /* to be acknowledged once nothing is in flight */
-	uint32_t word_layers;               /* that the word has told of */
+	bool open;                  /* the receiver accepted it */
+	bool tell_drained;          /* the receiver waits for it */
+	struct kvx_target *targets; /* one-sided: the receiver's tensors; targets_known of them */
+	uint8_t home[KVX_UNITS_MAX];
 	uint64_t accepted[KVX_LAYER_WORDS]; /* ready layers taken over from `ready` */
 	uint64_t pending[KVX_LAYER_WORDS];  /* of them with units not posted */
+	uint64_t resent[KVX_LAYER_WORDS];   /* one-sided: layers with units posted again */
+	uint64_t held[KVX_LAYER_WORDS];     /* of them: delivered, but maybe still under way */
 	struct kvx_posted *posted;          /* one for each layer */
 	struct kvx_peer *peer;              /* while the stream goes on */
-	bool open;                          /* the receiver accepted it */
-	struct kvx_list peer_entry;         /* of its streams, then of the draining ones */
+	struct kvx_peer *drains;            /* over whose link an ended stream drains, or NULL */
+	struct kvx_list holding_entry;
+	struct kvx_flow flow;
+	struct kvx_list peer_entry; /* of its streams, then of the draining ones */
 	struct kvx_list active_entry, watch_entry;
 	struct kvx_timer lease;
 	char why[KVX_ERROR_TEXT_MAX + 1]; /* the peer's, once accepted; under the engine's lock */

@@ -151,7 +151,7 @@ static bool next_request(const struct kvx_verbs_pair *pair, const struct kvx_ver
 		length = left_here;
 	if (length > left_there)
 		length = left_there;
-	const struct ibv_mr *mr = memory->mrs[pair->port->device->index * memory->chunks +
+	const struct ibv_mr *mr = memory->mrs[(size_t)pair->port->device->index * memory->chunks +
 					      (here >> transport->chunk_shift)];
 	if (!mr)
 		return false;

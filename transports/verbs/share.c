@@ -93,7 +93,7 @@ uint32_t kvx_verbs_share(const struct kvx_link *base, const struct kvx_memory *m
 			 const uint8_t *hint, uint32_t hint_bytes, struct kvx_shares *shares)
 {
 	const struct kvx_verbs_link *link = (const struct kvx_verbs_link *)base;
-	uint8_t nearness[KVX_RAILS_MAX];
+	uint8_t nearness[KVX_RAILS_MAX] = {0};
 
 	memset(shares, 0, sizeof(*shares));
 	for (uint32_t i = 0; i < base->rails; i++) {

@@ -366,8 +366,8 @@ struct kvx_verbs_permit {
 	bool ending;
 };
 
-bool kvx_verbs_lend(struct kvx_link *base, struct kvx_permit *permit);
-void kvx_verbs_forbid(struct kvx_link *base, struct kvx_permit *permit, bool stopped);
+bool kvx_verbs_lend(struct kvx_link *base, struct kvx_permit *lent);
+void kvx_verbs_forbid(struct kvx_link *base, struct kvx_permit *lent, bool stopped);
 
 /* All the link's permits are to hold over this new pair too; kvx_verbs_pair_permitted() follows
  * when the peer was told the keys, maybe at once. */
