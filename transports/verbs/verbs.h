@@ -549,7 +549,7 @@ struct kvx_transport {
 
 	struct kvx_verbs_setup setup;
 	struct kvx_verbs_pair **pairs; /* by the low bits of an id */
-	uint32_t pair_capacity, pair_sequence;
+	uint32_t pair_sequence;
 	struct kvx_list by_qpn[256];
 	struct kvx_list links;
 	struct kvx_list orphans;  /* permits of links that are gone */
