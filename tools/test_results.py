@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns meson's testlog.json into lines of result, stage, test and reason, parted by tabs.
 
-usage: test_results.py STAGE TESTLOG
+The whole output of a program that failed goes to LOGS/STAGE-PROGRAM.log.
+
+usage: test_results.py STAGE TESTLOG LOGS
 """
 import json
+import pathlib
 import re
 import sys
 
 TAP_LINE = re.compile(r"^(not )?ok\b[ \d]*-? *(.*?)(?: *# *SKIP\b *(.*))?$")
 DURATION = re.compile(r" *\([\d.]+s\)$")
+FILTERED = "test was skipped" # what Criterion says of a case that --filter leaves out
 
 
 def subtests(stdout):
@@ -17,6 +21,8 @@ def subtests(stdout):
         match = TAP_LINE.match(line)
         if match:
             failed, name, reason = match.groups()
+            if reason == FILTERED:
+                continue
             result = "failed" if failed else "passed" if reason is None else "skipped"
             yield result, DURATION.sub("", name), reason or ""
 
@@ -35,14 +41,22 @@ def results(test):
     return found
 
 
+def keep_output(test, path):
+    output = test.get("stdout", "") + test.get("stderr", "")
+    path.write_text(output, encoding="utf-8", errors="replace")
+
+
 def main():
-    stage, path = sys.argv[1:]
+    stage, path, logs = sys.argv[1:]
     with open(path, encoding="utf-8", errors="replace") as log:
         for line in log:
             test = json.loads(line)
             program = test["name"].rpartition(" / ")[2]
-            for result, name, reason in results(test):
+            found = results(test)
+            for result, name, reason in found:
                 print(result, stage, f"{program}: {name}", reason, sep="\t")
+            if any(result == "failed" for result, _, _ in found):
+                keep_output(test, pathlib.Path(logs) / f"{stage}-{program}.log")
 
 
 main()
