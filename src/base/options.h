@@ -20,6 +20,8 @@
 	TEXT(name, "", "name of the engine in logs and errors; empty: host name and process id") \
 	CHOICE(progress, "thread", "thread|caller",                                              \
 	       "who drives the engine: its own thread, or calls of kvx_engine_progress()")       \
+	TEXT(progress_numa, "auto",                                                              \
+	     "where its own thread runs: a NUMA node's number; auto: near the NICs used; off")   \
 	TEXT(transports, "auto",                                                                 \
 	     "transports to use, best first, as \"shm,tcp\"; auto: all that work")               \
 	TEXT(listen, "127.0.0.1:0",                                                              \

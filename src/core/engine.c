@@ -218,6 +218,89 @@ static int start_thread(struct kvx_engine *engine)
 	return 0;
 }
 
+/* --- where its thread runs --- */
+
+static bool has_several_nodes(const struct kvx_topology *topology)
+{
+	struct kvx_topology_place place;
+	uint32_t nodes = 0;
+
+	for (uint32_t p = 0; kvx_topology_place(topology, p, &place) == 0; p++)
+		nodes += place.kind == KVX_PLACE_NUMA;
+	return nodes > 1;
+}
+
+static int fail_node(const struct kvx_engine *engine, const char *what)
+{
+	return kvx_fail(KVX_E_INVALID,
+			"engine: option progress_numa: \"%.64s\" %s; it takes auto, off or the "
+			"number of a NUMA node that has CPUs",
+			engine->options.progress_numa, what);
+}
+
+/* The node that the option names. */
+static int find_node(const struct kvx_engine *engine, const struct kvx_topology *topology,
+		     uint32_t *numa)
+{
+	const char *value = engine->options.progress_numa;
+	struct kvx_topology_place place;
+	struct kvx_topology_box box;
+	uint32_t index;
+	char *end;
+	unsigned long number = strtoul(value, &end, 10);
+
+	if (number >= KVX_TOPOLOGY_NONE ||
+	    kvx_topology_place_of_numa(topology, (uint32_t)number, &index))
+		return fail_node(engine, "is not a NUMA node of this machine");
+	/* Memory without CPUs stands in its package. */
+	if (kvx_topology_place(topology, index, &place) ||
+	    kvx_topology_box(topology, place.box, &box) || box.numa != number)
+		return fail_node(engine, "has no CPUs");
+	*numa = (uint32_t)number;
+	return 0;
+}
+
+static bool is_number(const char *text)
+{
+	return *text && strspn(text, "0123456789") == strlen(text);
+}
+
+/* On the node that the option names, whatever its memory. */
+static int start_on_node(struct kvx_engine *engine)
+{
+	struct kvx_topology *opened = NULL;
+	const struct kvx_topology *topology = engine->topology;
+	uint32_t numa = KVX_TOPOLOGY_NONE;
+	int error = topology ? 0 : kvx_topology_open(NULL, NULL, &opened);
+
+	if (error)
+		return error;
+	topology = topology ? topology : opened;
+	error = find_node(engine, topology, &numa);
+	if (!error && engine->threaded) {
+		error = start_thread(engine);
+		if (!error && has_several_nodes(topology))
+			kvx_worker_place(engine, topology, numa, "as option progress_numa says");
+	}
+	kvx_topology_close(opened);
+	return error;
+}
+
+/* A machine of one node has nothing to choose from. */
+static int start(struct kvx_engine *engine)
+{
+	const char *numa = engine->options.progress_numa;
+
+	engine->threaded = strcmp(engine->options.progress, "thread") == 0;
+	if (is_number(numa))
+		return start_on_node(engine);
+	if (strcmp(numa, "auto") != 0 && strcmp(numa, "off") != 0)
+		return fail_node(engine, "is none of these");
+	engine->unplaced = engine->threaded && strcmp(numa, "auto") == 0 && engine->topology &&
+			   has_several_nodes(engine->topology);
+	return engine->threaded ? start_thread(engine) : 0;
+}
+
 static int open_engine(struct kvx_engine *engine)
 {
 	int error = name_engine(engine);
@@ -244,13 +327,12 @@ static int open_engine(struct kvx_engine *engine)
 		goto fail_address;
 	engine->now_ns = engine->tick_ns = kvx_now_ns();
 	engine->beat_ns = (int64_t)engine->options.heartbeat_ms * KVX_NS_PER_MS / 8;
-	engine->threaded = strcmp(engine->options.progress, "thread") == 0;
-	error = engine->threaded ? start_thread(engine) : 0;
+	error = start(engine);
 	if (error)
-		goto fail_thread;
+		goto fail_start;
 	return 0;
 
-fail_thread:
+fail_start:
 	free(engine->address);
 	free(engine->one_sided_address);
 fail_address:

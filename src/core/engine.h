@@ -41,7 +41,9 @@ struct kvx_engine {
 	struct kvx_waker waker;
 	struct kvx_event acknowledged; /* a submission that somebody waits for was done */
 	_Atomic bool stopping;
-	bool threaded; /* has its own thread; constant */
+	bool threaded;         /* has its own thread; constant */
+	_Atomic bool unplaced; /* its thread goes near the NICs of the first region that has any;
+				  set when it opens, cleared by who registers that */
 	_Atomic(struct kvx_grant *)
 		slots[KVX_GRANTS_MAX]; /* set by the opener, cleared by the worker */
 
@@ -112,5 +114,10 @@ int kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns);
 
 /* The body of the engine's thread. */
 void *kvx_worker_run(void *context);
+
+/* Not the worker: has the engine's own thread bind itself to a NUMA node, as far as it may use that
+ * node's CPUs, and returns when it has. What came of it is in the log; reason: why there. */
+void kvx_worker_place(struct kvx_engine *engine, const struct kvx_topology *topology, uint32_t numa,
+		      const char *reason);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define WEIGHT_MAX 255
+#define SHARE_ROUNDING 1e-6 /* shares that differ by less are the same */
 
 /* The worker: transports drop what they know of the memory. */
 static void take(struct kvx_submission *submission, uint32_t wanted)
@@ -39,34 +40,103 @@ static void detach(struct kvx_region *region, uint32_t transports)
 				engine->transports[transports].instance, &region->memory);
 }
 
+/* Ports that are chosen for a region's memory, or kept for failover. */
+struct near {
+	uint32_t place; /* where the memory is */
+	uint32_t count; /* 0: all ports are alike */
+	struct kvx_topology_choice choices[KVX_NEAR_MAX];
+};
+
 /* Which ports are to be used for the memory, as far as that is known. */
-static void find_near_ports(struct kvx_region *region)
+static void find_near_ports(struct kvx_region *region, struct near *near)
 {
 	const struct kvx_topology *topology = region->engine->topology;
-	struct kvx_topology_choice choices[KVX_NEAR_MAX];
 	struct kvx_memory *memory = &region->memory;
-	uint32_t place;
 
+	near->count = 0;
 	if (!topology || memory->dmabuf >= 0 ||
-	    kvx_topology_place_of_memory(topology, memory->address, memory->bytes, &place))
+	    kvx_topology_place_of_memory(topology, memory->address, memory->bytes, &near->place))
 		return;
-	int count = kvx_topology_choices(topology, place, choices, KVX_NEAR_MAX);
-	for (int i = 0; i < count && memory->near_count < KVX_NEAR_MAX; i++) {
-		struct kvx_near *near = &memory->near[memory->near_count++];
-		snprintf(near->device, sizeof(near->device), "%s", choices[i].device);
-		near->port = (uint8_t)choices[i].number;
-		near->weight = choices[i].is_failover
-				       ? 0
-				       : (uint8_t)(1 + choices[i].weight * (WEIGHT_MAX - 1));
+	int count = kvx_topology_choices(topology, near->place, near->choices, KVX_NEAR_MAX);
+	if (count > 0)
+		near->count = (uint32_t)count < KVX_NEAR_MAX ? (uint32_t)count : KVX_NEAR_MAX;
+	for (uint32_t i = 0; i < near->count; i++) {
+		struct kvx_near *to = &memory->near[memory->near_count++];
+		snprintf(to->device, sizeof(to->device), "%s", near->choices[i].device);
+		to->port = (uint8_t)near->choices[i].number;
+		to->weight = near->choices[i].is_failover
+				     ? 0
+				     : (uint8_t)(1 + near->choices[i].weight * (WEIGHT_MAX - 1));
 	}
+}
+
+/* The part of the memory's bytes that ports of the NUMA node carry; a device on one of them. */
+static double share_of_node(const struct kvx_topology *topology, const struct near *near,
+			    uint32_t numa, const char **device)
+{
+	struct kvx_topology_port port;
+	double share = 0;
+
+	for (uint32_t i = 0; i < near->count; i++) {
+		const struct kvx_topology_choice *choice = &near->choices[i];
+		if (choice->is_failover || kvx_topology_port(topology, choice->port, &port) ||
+		    port.numa != numa)
+			continue;
+		share += choice->weight;
+		*device = choice->device;
+	}
+	return share;
+}
+
+/* The node whose ports carry most, or the memory's own if none carries more; KVX_TOPOLOGY_NONE
+ * where it is not known which nodes ports are near to. */
+static uint32_t busiest_node(const struct kvx_topology *topology, const struct near *near,
+			     const char **device)
+{
+	struct kvx_topology_place place;
+	struct kvx_topology_port port;
+
+	if (!near->count || kvx_topology_place(topology, near->place, &place))
+		return KVX_TOPOLOGY_NONE;
+	uint32_t numa = place.numa;
+	double most = share_of_node(topology, near, numa, device);
+	for (uint32_t i = 0; i < near->count; i++) {
+		const char *other = "";
+		if (kvx_topology_port(topology, near->choices[i].port, &port) ||
+		    port.numa == KVX_TOPOLOGY_NONE)
+			continue;
+		double share = share_of_node(topology, near, port.numa, &other);
+		if (share <= most + SHARE_ROUNDING)
+			continue;
+		most = share;
+		numa = port.numa;
+		*device = other;
+	}
+	return most > 0 ? numa : KVX_TOPOLOGY_NONE;
+}
+
+/* The engine's own thread follows the first memory that tells where to. */
+static void place_thread(struct kvx_engine *engine, const struct near *near)
+{
+	char reason[KVX_TOPOLOGY_NAME_MAX + 8];
+	const char *device = "";
+
+	if (!atomic_load(&engine->unplaced))
+		return;
+	uint32_t numa = busiest_node(engine->topology, near, &device);
+	if (numa == KVX_TOPOLOGY_NONE || !atomic_exchange(&engine->unplaced, false))
+		return;
+	snprintf(reason, sizeof(reason), "near %s", device);
+	kvx_worker_place(engine, engine->topology, numa, reason);
 }
 
 /* Hardware that reads and writes memory by itself has to know it first. */
 static int attach(struct kvx_region *region)
 {
 	struct kvx_engine *engine = region->engine;
+	struct near near;
 
-	find_near_ports(region);
+	find_near_ports(region, &near);
 	for (uint32_t i = 0; i < engine->transport_count; i++) {
 		const struct kvx_engine_transport *transport = &engine->transports[i];
 		if (!transport->ops->one_sided)
@@ -77,6 +147,7 @@ static int attach(struct kvx_region *region)
 			return error;
 		}
 	}
+	place_thread(engine, &near);
 	return 0;
 }
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine's loop. One thread at a time runs it: the engine's own, or the caller's. */
 #include "base/clock.h"
+#include "base/error.h"
 #include "core/engine.h"
 #include "core/grant.h"
 #include "core/peer.h"
 #include "core/stream.h"
+#include "topology/topology.h"
 
 #include <sched.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 
 /* Timers of transports and heartbeats are looked at this often at least. */
@@ -159,4 +163,65 @@ void *kvx_worker_run(void *context)
 		}
 	}
 	return NULL;
+}
+
+/* --- where the engine's own thread runs --- */
+
+/* Of the thread that waits for it. */
+struct placement {
+	struct kvx_submission submission;
+	struct kvx_engine *engine;
+	const struct kvx_topology *topology;
+	uint32_t numa;
+	int error;                         /* the worker's answer */
+	char text[KVX_ERROR_TEXT_MAX + 1]; /* with it */
+	_Atomic bool done;
+};
+
+/* The worker: binds itself. */
+static void take_placement(struct kvx_submission *submission, uint32_t wanted)
+{
+	struct placement *placement = kvx_container_of(submission, struct placement, submission);
+
+	(void)wanted;
+	placement->error = kvx_topology_bind_numa(placement->topology, placement->numa);
+	if (placement->error)
+		snprintf(placement->text, sizeof(placement->text), "%s", kvx_error_text());
+	kvx_engine_acknowledge(placement->engine, &placement->done);
+}
+
+/* The CPUs that the engine's thread may use; none where the kernel knows of more than the set has
+ * room for. */
+static void read_cpus(const struct kvx_engine *engine, cpu_set_t *cpus)
+{
+	if (pthread_getaffinity_np(engine->thread, sizeof(*cpus), cpus))
+		CPU_ZERO(cpus);
+}
+
+void kvx_worker_place(struct kvx_engine *engine, const struct kvx_topology *topology, uint32_t numa,
+		      const char *reason)
+{
+	struct placement placement = {.submission.take = take_placement,
+				      .engine = engine,
+				      .topology = topology,
+				      .numa = numa};
+	const struct kvx_log *log = &engine->options.log;
+	cpu_set_t before, after;
+
+	read_cpus(engine, &before);
+	kvx_engine_request(engine, &placement.submission, 1, &placement.done);
+	read_cpus(engine, &after);
+	if (placement.error)
+		kvx_log_write(log, KVX_LOG_WARNING,
+			      "engine %s: its thread is not bound to NUMA node %u, %s: %s",
+			      engine->name, numa, reason, placement.text);
+	else if (CPU_EQUAL(&before, &after) && CPU_COUNT(&after))
+		kvx_log_write(log, KVX_LOG_INFO,
+			      "engine %s: its thread stays on its CPUs (%d): NUMA node %u, %s, has "
+			      "all of them or none",
+			      engine->name, CPU_COUNT(&after), numa, reason);
+	else
+		kvx_log_write(log, KVX_LOG_INFO,
+			      "engine %s: its thread is bound to NUMA node %u, %s: %d of %d CPUs",
+			      engine->name, numa, reason, CPU_COUNT(&after), CPU_COUNT(&before));
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <hwloc.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define PAGES_LOOKED_AT 64u
@@ -20,8 +21,9 @@ static hwloc_obj_t find_node(hwloc_topology_t hwloc, uint32_t numa)
 	return node;
 }
 
-/* To the node's CPUs that the thread may use already; if it may use none of them, it stays. */
-static int bind_thread(hwloc_topology_t hwloc, hwloc_obj_t node)
+/* To the node's CPUs that the thread may use already; if it may use none of them, it stays, and so
+ * does what it allocates. */
+static int bind_thread(hwloc_topology_t hwloc, hwloc_obj_t node, bool *stays)
 {
 	hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
 	int error = 0;
@@ -31,8 +33,8 @@ static int bind_thread(hwloc_topology_t hwloc, hwloc_obj_t node)
 				 strerror(errno));
 	if (!error) {
 		hwloc_bitmap_and(cpus, cpus, node->cpuset);
-		if (!hwloc_bitmap_iszero(cpus) &&
-		    hwloc_set_cpubind(hwloc, cpus, HWLOC_CPUBIND_THREAD))
+		*stays = hwloc_bitmap_iszero(cpus);
+		if (!*stays && hwloc_set_cpubind(hwloc, cpus, HWLOC_CPUBIND_THREAD))
 			error = kvx_fail(
 				KVX_E_SYSTEM,
 				"topology: cannot bind the thread to the CPUs of NUMA node "
@@ -46,17 +48,23 @@ static int bind_thread(hwloc_topology_t hwloc, hwloc_obj_t node)
 int kvx_bind_numa(struct hwloc_topology *hwloc, uint32_t numa)
 {
 	hwloc_obj_t node = find_node(hwloc, numa);
+	bool stays = false;
 
 	if (!node)
 		return kvx_fail(KVX_E_INVALID, "topology: this machine has no NUMA node %u", numa);
-	int error = bind_thread(hwloc, node);
-	if (error)
+	/* hwloc says that it has bound then, and has not. */
+	if (!hwloc_topology_is_thissystem(hwloc))
+		return kvx_fail(KVX_E_UNSUPPORTED,
+				"topology: hwloc was told of another machine than this one; see "
+				"HWLOC_XMLFILE, HWLOC_SYNTHETIC and HWLOC_FSROOT");
+	int error = bind_thread(hwloc, node, &stays);
+	if (error || stays)
 		return error;
 	/* Not strict: memory of another node is better than none. A machine of one node, or a
-	 * container that may not ask, has nothing to prefer. */
+	 * container that may not ask or may not use that node's memory, has nothing to prefer. */
 	if (hwloc_set_membind(hwloc, node->nodeset, HWLOC_MEMBIND_BIND,
 			      HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET) &&
-	    errno != ENOSYS && errno != EPERM)
+	    errno != ENOSYS && errno != EPERM && errno != EINVAL)
 		return kvx_fail(KVX_E_SYSTEM, "topology: cannot prefer memory of NUMA node %u: %s",
 				numa, strerror(errno));
 	return 0;

@@ -336,17 +336,6 @@ int kvx_topology_bind_numa(const struct kvx_topology *topology, uint32_t numa)
 	return error ? error : kvx_bind_numa(topology->hwloc, numa);
 }
 
-int kvx_topology_bind_near(const struct kvx_topology *topology, uint32_t port)
-{
-	int error = check("NIC port", port, topology->machine.port_count);
-
-	if (!error)
-		error = need_here(topology);
-	if (error || topology->machine.ports[port].shown.numa == KVX_TOPOLOGY_NONE)
-		return error;
-	return kvx_bind_numa(topology->hwloc, topology->machine.ports[port].shown.numa);
-}
-
 int kvx_topology_place_of_memory(const struct kvx_topology *topology, const void *address,
 				 size_t bytes, uint32_t *place)
 {

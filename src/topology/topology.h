@@ -48,13 +48,10 @@ void kvx_topology_set_state(struct kvx_topology *topology, uint32_t port,
 			    enum kvx_port_state state);
 
 /*
- * Binds the calling thread to the CPUs near a port, within those that it may use, and lets memory
- * that it touches first come from there as long as there is some. Does nothing where the port is
- * near none in particular. KVX_E_SYSTEM, KVX_E_UNSUPPORTED (not this machine's topology).
+ * Binds the calling thread to the CPUs of a NUMA node, within those that it may use, and lets
+ * memory that it touches first come from there as long as there is some. KVX_E_INVALID (no such
+ * node), KVX_E_SYSTEM, KVX_E_UNSUPPORTED (not this machine's topology).
  */
-int kvx_topology_bind_near(const struct kvx_topology *topology, uint32_t port);
-
-/* The same for a NUMA node. */
 int kvx_topology_bind_numa(const struct kvx_topology *topology, uint32_t numa);
 
 #endif

@@ -169,6 +169,27 @@ def memory_uses_the_nic_of_its_numa_node(numa):
         expect_usable(sender, receiver, tally)
 
 
+@tap.cases_for(range(2))
+def the_engines_thread_goes_to_the_node_of_its_memory(numa):
+    """Where its NIC is; the processors of its process are left as they are."""
+    prefix = ("hwloc-bind", "--membind", f"node:{numa}", "--")
+    with fault.workers():
+        tally = Tally("none", f"memory of NUMA node {numa}, any processor")
+        worker = Worker(RECEIVER, "topology=auto", prefix=prefix)
+        equal(processors(worker, "kvxfer"), str(numa))
+        equal(processors(worker, "fault-worker"), "0-1")
+        off = Worker(SENDER, "topology=auto", "progress_numa=off", prefix=prefix)
+        equal(processors(off, "kvxfer"), "0-1")
+        expect_usable(off, worker, tally)
+
+
+def processors(worker, thread):
+    """That this thread of the worker may use."""
+    statuses = f"/proc/{worker.pid}/task/*/status"
+    show = f"grep -lx 'Name:.{thread}' {statuses} | xargs grep -h Cpus_allowed_list"
+    return shared().run(worker.node, show).expect().out.split()[1]
+
+
 @tap.case
 def a_rail_that_swallows_packets_is_left_for_the_other():
     """No port is down: only what is not acknowledged tells."""

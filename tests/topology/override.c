@@ -207,7 +207,7 @@ Test(override, what_does_not_exist_is_refused)
 	cr_assert_eq(kvx_topology_place_of_gpu(topology, "GPU", &index), KVX_E_INVALID);
 	cr_assert_eq(kvx_topology_place_of_numa(topology, 7, &index), KVX_E_INVALID);
 	cr_assert_eq(kvx_topology_find_port(topology, "mlx5_2", 2, &index), KVX_E_INVALID);
-	cr_assert_eq(kvx_topology_bind_near(topology, 0), KVX_E_UNSUPPORTED);
+	cr_assert_eq(kvx_topology_bind_numa(topology, 0), KVX_E_UNSUPPORTED);
 	cr_assert_eq(kvx_topology_place_of_memory(topology, text, 1, &index), KVX_E_UNSUPPORTED);
 	kvx_topology_close(topology);
 	kvx_topology_close(NULL);

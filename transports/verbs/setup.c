@@ -83,8 +83,29 @@ void kvx_verbs_setup_close(struct kvx_verbs_setup *setup)
 	pthread_mutex_destroy(&setup->mutex);
 }
 
+/*
+ * What a driver allocates for a queue pair lies near the thread that asks for it, so the threads go
+ * where the engine's own has been bound to. Not to a single CPU, which it may keep busy, and not to
+ * a caller's.
+ */
+static void follow_worker(const struct kvx_verbs_setup *setup)
+{
+	const struct kvx_transport *transport =
+		kvx_container_of(setup, struct kvx_transport, setup);
+	cpu_set_t worker, own;
+
+	if (strcmp(transport->context->options->progress, "thread") != 0 ||
+	    pthread_getaffinity_np(pthread_self(), sizeof(worker), &worker) ||
+	    pthread_getaffinity_np(setup->threads[0], sizeof(own), &own) ||
+	    CPU_COUNT(&worker) < 2 || CPU_EQUAL(&worker, &own))
+		return;
+	for (uint32_t i = 0; i < setup->thread_count; i++)
+		pthread_setaffinity_np(setup->threads[i], sizeof(worker), &worker);
+}
+
 void kvx_verbs_setup_submit(struct kvx_verbs_setup *setup, struct kvx_verbs_job *job)
 {
+	follow_worker(setup);
 	setup->under_way++;
 	pthread_mutex_lock(&setup->mutex);
 	kvx_list_append(&setup->waiting, &job->entry);
