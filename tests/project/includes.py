@@ -16,6 +16,7 @@ ALLOWED = {
     "src/memory": ("src/base/", SEAM),
     "src/topology": ("src/base/",),
     "src/core": ("src/base/", "src/plan/", "src/memory/", "src/topology/", SEAM),
+    "src/doctor": ("src/base/", "transports/verbs/doctor.h"),
     "transports": ("src/base/",),
     "bench": (),
     "tools": (),

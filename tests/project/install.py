@@ -52,11 +52,11 @@ def compile_program(name, *flags):
     return program
 
 
-@tap.cases_for(["kvxfer.h", "topology.h", "libkvxfer.so", "libkvxfer.so.0", "libkvxfer.so.0.1.0",
-                "libkvxfer.a", "kvxfer.pc", "kvxfer-bench", "kvxfer-bench.1", "kvxfer-topo",
-                "kvxfer-topo.1"])
+@tap.cases_for(["kvxfer.h", "topology.h", "doctor.h", "libkvxfer.so", "libkvxfer.so.0",
+                "libkvxfer.so.0.1.0", "libkvxfer.a", "kvxfer.pc", "kvxfer-bench", "kvxfer-bench.1",
+                "kvxfer-topo", "kvxfer-topo.1", "kvxfer-doctor", "kvxfer-doctor.1"])
 def is_installed(name):
-    if name.startswith(("kvxfer-bench", "kvxfer-topo")) and not (tap.BUILD / "bench").is_dir():
+    if name.startswith("kvxfer-") and not (tap.BUILD / "bench").is_dir():
         raise tap.Skip("this build has no programs")
     installed(name)
 

@@ -19,6 +19,7 @@
  *	share.c    which rail carries how much of a request
  *	match.c    which local port goes with which remote one
  *	wire.c     what is said over the control connection
+ *	doctor.c   what can be tried with devices without an engine
  */
 #ifndef KVX_VERBS_VERBS_H
 #define KVX_VERBS_VERBS_H
