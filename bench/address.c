@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "address.h"
 
+#include "clock.h"
 #include "failure.h"
 
 #include <arpa/inet.h>
@@ -13,6 +14,8 @@
 #include <unistd.h>
 
 #define BACKLOG 8
+#define REFUSED_NS_MAX (10 * NS_PER_S) /* who was started with this end listens by then */
+#define AGAIN_NS (50 * NS_PER_MS)
 
 static int split(const char *text, char *host, size_t size, const char **port)
 {
@@ -56,23 +59,36 @@ static struct addrinfo *look_up(const char *text, int flags)
 	return NULL;
 }
 
+/* To the first that takes it. -1: errno of the last. */
+static int connect_to_any(const struct addrinfo *found)
+{
+	for (const struct addrinfo *at = found; at; at = at->ai_next) {
+		int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			continue;
+		if (connect(fd, at->ai_addr, at->ai_addrlen) == 0)
+			return fd;
+		int error = errno;
+		close(fd);
+		errno = error;
+	}
+	return -1;
+}
+
 int kvx_address_connect(const char *text)
 {
+	int64_t deadline_ns = clock_now_ns() + REFUSED_NS_MAX;
 	struct addrinfo *found = look_up(text, 0);
-	int fd = -1;
+	int fd;
 
 	if (!found)
 		return -1;
-	for (struct addrinfo *at = found; at && fd < 0; at = at->ai_next) {
-		fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, 0);
-		if (fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen) == 0)
-			break;
+	while ((fd = connect_to_any(found)) < 0 && errno == ECONNREFUSED &&
+	       clock_now_ns() < deadline_ns)
+		clock_sleep_until(clock_now_ns() + AGAIN_NS);
+	if (fd < 0)
 		kvx_failure_set("peer %s: cannot connect: %s; is kvxfer-bench serve running there?",
 				text, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		fd = -1;
-	}
 	freeaddrinfo(found);
 	return fd;
 }

@@ -9,7 +9,8 @@
 /* The host without port and brackets. Returns 0 or -1 (kvx_failure_text()). */
 int kvx_address_host(const char *text, char *host, size_t size);
 
-/* A connected socket. -1: kvx_failure_text(). */
+/* A connected socket. Both ends may have been started at the same time: who refuses is asked again
+ * for some seconds. -1: kvx_failure_text(). */
 int kvx_address_connect(const char *text);
 
 /* A listening socket. is_network_allowed: also beyond loopback. -1: kvx_failure_text(). */

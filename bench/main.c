@@ -78,6 +78,7 @@ static int run_local(const struct kvx_settings *settings)
 {
 	struct kvx_local local;
 
+	catch_signals();
 	if (kvx_local_start(&local, settings))
 		return complain();
 	int status = drive_session(settings, local.fd);
@@ -91,6 +92,7 @@ static int run_remote(const struct kvx_settings *settings)
 
 	if (fd < 0)
 		return complain();
+	catch_signals(); /* not earlier: an interrupt ends the attempts to connect */
 	int status = drive_session(settings, fd);
 	close(fd);
 	return status;
@@ -105,6 +107,5 @@ int main(int argc, char **argv)
 	prctl(PR_SET_TIMERSLACK, 1000);
 	if (settings.command == KVX_COMMAND_SERVE)
 		return kvx_serve_run(&settings);
-	catch_signals();
 	return settings.command == KVX_COMMAND_LOCAL ? run_local(&settings) : run_remote(&settings);
 }

@@ -177,13 +177,17 @@ void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
 
 /* --- the worker's step --- */
 
-/* We were stopped ourselves, so that silence says nothing about the peers. */
-static void forgive(struct kvx_engine *engine)
+/* We were stopped ourselves: silence meanwhile says nothing about the peers. */
+static void forgive(struct kvx_engine *engine, int64_t stopped_ns)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->peers)
-		kvx_peer_heard(kvx_container_of(entry, struct kvx_peer, entry));
+	kvx_list_for_each (entry, next, &engine->peers) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+		peer->heard_ns += stopped_ns;
+		if (peer->heard_ns > engine->now_ns)
+			kvx_peer_heard(peer);
+	}
 }
 
 static int beat(struct kvx_peer *peer, int64_t heartbeat_ns)
@@ -217,10 +221,11 @@ int kvx_peers_tick(struct kvx_engine *engine)
 	if (since_ns < engine->beat_ns)
 		return 0;
 	engine->tick_ns = engine->now_ns;
-	if (since_ns > heartbeat_ns) {
-		forgive(engine);
-		return 0;
-	}
+	/* For longer than the shortest heartbeat, however long ours is. The time of two looks
+	 * counts all the same: who is gone is noticed also by an engine that is stopped again and
+	 * again. */
+	if (since_ns > 8 * engine->beat_ns)
+		forgive(engine, since_ns - 2 * engine->beat_ns);
 	kvx_list_for_each (entry, next, &engine->peers)
 		done += beat(kvx_container_of(entry, struct kvx_peer, entry), heartbeat_ns);
 	return done;

@@ -11,7 +11,7 @@
 static const struct kvx_geometry geometry = {
 	.layers = 2, .planes = 2, .blocks = 16, .block_bytes = 4096};
 
-static const char *const options[] = {"connect_timeout_ms=500", NULL};
+static const char *const options[] = {"connect_timeout_ms=1000", NULL};
 
 static struct rlimit limit_to(__rlimit_resource_t resource, rlim_t amount)
 {

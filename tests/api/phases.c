@@ -8,7 +8,7 @@
 static const struct kvx_geometry geometry = {
 	.layers = 4, .planes = 2, .blocks = 64, .block_bytes = 8192};
 
-static const char *const options[] = {"connect_timeout_ms=500", "unit_bytes=32768", NULL};
+static const char *const options[] = {"unit_bytes=32768", NULL};
 
 enum phase { OPENED, CONNECTING, ACCEPTED, MIDWAY, COMPLETE, PHASES };
 

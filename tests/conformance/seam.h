@@ -19,6 +19,7 @@
 #define SOURCE_BYTES (1u << 20) /* of each source of a pair */
 #define LINKS 8u                /* a side remembers */
 #define PATIENCE_NS INT64_C(20000000000)
+#define SLACK_NS INT64_C(1500000000) /* what a busy machine may add to a time */
 
 /* What a side was told about a link. */
 struct link_log {
@@ -130,7 +131,8 @@ struct kvx_link *side_link(struct side *from, struct side *to, struct kvx_link *
 		}                                                                    \
 	} while (0)
 
-/* Pumps for a while, so that what should not happen has had the time. */
+/* Pumps for a while, and a number of times however slow the machine is, so that what should not
+ * happen has had the chance. */
 void side_idle(struct side *first, struct side *second, int64_t time_ns);
 
 /* Two linked sides in one thread, and what was posted from one to the other. */

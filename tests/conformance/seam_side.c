@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define IDLE_PUMPS_MIN 20
+
 uint64_t random_next(uint64_t *state)
 {
 	*state ^= *state << 13;
@@ -286,7 +288,7 @@ void side_idle(struct side *first, struct side *second, int64_t time_ns)
 {
 	int64_t end = kvx_now_ns() + time_ns;
 
-	while (kvx_now_ns() < end) {
+	for (int pumps = 0; pumps < IDLE_PUMPS_MIN || kvx_now_ns() < end; pumps++) {
 		int done = side_pump(first);
 		if (second)
 			done += side_pump(second);

@@ -62,12 +62,15 @@ static void run_with_a_cut(const struct way *way)
 {
 	struct request request;
 	struct pair pair;
+	uint64_t round = 1;
 
 	pair_open(&pair, way, &geometry, options);
-	for (uint64_t round = 1; round <= 8; round++) {
+	/* More, if all had arrived each time before the cut. */
+	for (; round <= 8 || !stats_of(pair.sender).units_resent; round++) {
+		cr_assert_leq(round, 100, "nothing had to be sent again");
 		request_open(&request, &pair, round, 0, geometry.blocks, TABLE_RANDOM);
 		expect_ok(kvx_stream_layers_ready(request.stream, 0, geometry.layers));
-		request_expect_layer(&request, (uint32_t)round);
+		request_expect_layer(&request, 1 + (uint32_t)round % 8);
 		cut_a_connection(&pair);
 		request_run(&request);
 		expect_counters(&request, UNITS, UNITS);
@@ -78,9 +81,8 @@ static void run_with_a_cut(const struct way *way)
 		drive_for(&pair.drive, 50); /* the connection may come back */
 	}
 	struct kvx_stats sent = stats_of(pair.sender);
-	cr_assert(sent.units_resent > 0, "nothing had to be sent again");
 	cr_assert(sent.rails_lost > 0);
-	cr_assert_eq(sent.streams_completed, 8);
+	cr_assert_eq(sent.streams_completed, round - 1);
 	pair_close(&pair);
 }
 

@@ -10,8 +10,9 @@
 static const struct kvx_geometry geometry = {
 	.layers = 8, .planes = 2, .blocks = 64, .block_bytes = 8192};
 
-static const char *const options[] = {"heartbeat_ms=200", "connect_timeout_ms=500",
-				      "unit_bytes=65536", NULL};
+static const char *const options[] = {"heartbeat_ms=10000", "unit_bytes=65536", NULL};
+/* So that a neighbour that stalls is lost soon. */
+static const char *const stalling_options[] = {"heartbeat_ms=500", "unit_bytes=65536", NULL};
 
 #define HALF 32u /* blocks of each of two requests */
 
@@ -21,13 +22,14 @@ struct neighbour {
 	struct request request;
 };
 
-static void neighbour_open(struct neighbour *neighbour, struct pair *pair, const struct way *way)
+static void neighbour_open(struct neighbour *neighbour, struct pair *pair, const struct way *way,
+			   const char *const *its_options)
 {
 	struct pair *own = &neighbour->pair;
 
 	*own = *pair;
 	own->drive.count = 0;
-	own->sender = engine_open(&pair->drive, way, "neighbour", options);
+	own->sender = engine_open(&pair->drive, way, "neighbour", its_options);
 	own->drive = pair->drive;
 	expect_ok(kvx_pool_alloc(own->sender, &geometry, &own->from));
 	request_open(&neighbour->request, own, 99, HALF, HALF, TABLE_RANDOM);
@@ -66,7 +68,7 @@ EACH_WAY_TEST(contract_6__a_peer_that_closes_disturbs_nobody)
 	struct pair pair;
 
 	pair_open(&pair, way, &geometry, options);
-	neighbour_open(&neighbour, &pair, way);
+	neighbour_open(&neighbour, &pair, way, options);
 	run_beside(&pair, close_engine, &neighbour);
 	int result = wait_grant(&pair.drive, neighbour.request.grant, KVX_ALL_LAYERS, PATIENCE_MS);
 	request_free(&neighbour.request);
@@ -81,7 +83,7 @@ static void stop_driving(struct pair *pair, void *argument)
 	struct neighbour *neighbour = argument;
 
 	drive_remove(&pair->drive, neighbour->pair.sender);
-	drive_for(&pair->drive, 600);
+	drive_for(&pair->drive, 1500);
 }
 
 EACH_WAY_TEST(contract_6__a_peer_that_stalls_disturbs_nobody)
@@ -91,7 +93,7 @@ EACH_WAY_TEST(contract_6__a_peer_that_stalls_disturbs_nobody)
 	struct pair pair;
 
 	pair_open(&pair, way, &geometry, options);
-	neighbour_open(&neighbour, &pair, &stalling);
+	neighbour_open(&neighbour, &pair, &stalling, stalling_options);
 	run_beside(&pair, stop_driving, &neighbour);
 	expect_fail(wait_grant(&pair.drive, neighbour.request.grant, KVX_ALL_LAYERS, PATIENCE_MS),
 		    KVX_E_PEER_LOST, "neighbour", "silent");

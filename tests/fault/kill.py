@@ -5,7 +5,8 @@ import fault
 import tap
 from fault import Requests, Tally, Worker, attempts, rounds, transfer
 
-AT_ONCE_S = 0.2 + fault.SLACK_S  # the socket closes: no heartbeat is waited for
+AT_ONCE_S = 0.2  # the socket closes
+PATIENT = "heartbeat_ms=30000"  # so that no heartbeat tells
 
 
 @tap.cases_for(fault.MODES)
@@ -13,8 +14,8 @@ def sender_is_killed_in_mid_layer(mode):
     fault.need_ipv6(mode)
     with fault.workers():
         tally = Tally("sender killed", mode)
-        receiver = Worker(mode)
-        sender = Worker(mode)
+        receiver = Worker(mode, PATIENT)
+        sender = Worker(mode, PATIENT)
         for _ in attempts(10, tally):
             typical_s = transfer(sender, receiver, tally)
             requests = Requests(sender, receiver).open().ready()
@@ -23,11 +24,12 @@ def sender_is_killed_in_mid_layer(mode):
             tally.tried += 1
             for answer in receiver.each("wait", requests.slots, 10000).values():
                 tally.outcome(answer, "KVX_E_PEER_LOST")
-                assert answer.ok or answer.at - at < AT_ONCE_S, f"{answer.at - at} s"
+                if not answer.ok:
+                    tally.took(answer.at - at, AT_ONCE_S)
             requests.verify(tally)
             receiver.each("close", requests.slots)
             sender.reap()
-            sender = Worker(mode)
+            sender = Worker(mode, PATIENT)
         transfer(sender, receiver, tally)
         assert tally.failed, "no request was under way"
         sender.quit()
@@ -41,8 +43,8 @@ def receiver_is_killed_in_mid_layer(mode):
     fault.need_ipv6(mode)
     with fault.workers():
         tally = Tally("receiver killed", mode)
-        sender = Worker(mode)
-        receiver = Worker(mode)
+        sender = Worker(mode, PATIENT)
+        receiver = Worker(mode, PATIENT)
         for _ in attempts(10, tally):
             typical_s = transfer(sender, receiver, tally)
             requests = Requests(sender, receiver).open().ready()
@@ -52,11 +54,12 @@ def receiver_is_killed_in_mid_layer(mode):
             requests.settle()
             for answer in sender.each("wait", requests.slots, 10000).values():
                 tally.outcome(answer, "KVX_E_PEER_LOST")
-                assert answer.ok or answer.at - at < AT_ONCE_S, f"{answer.at - at} s"
+                if not answer.ok:
+                    tally.took(answer.at - at, AT_ONCE_S)
             sender.each("close", requests.slots)
             receiver.reap()
             expect_dead(sender, requests)
-            receiver = Worker(mode)
+            receiver = Worker(mode, PATIENT)
         transfer(sender, receiver, tally)
         assert tally.failed, "no request was under way"
         receiver.quit()

@@ -79,7 +79,7 @@ def expect_usable(sender, receiver, tally):
 @tap.cases_for(fault.MODES)
 def lease_ends_while_a_slow_sender_streams(mode):
     fault.need_ipv6(mode)
-    lease_s = 0.4
+    lease_s = 1.0
     with fault.workers():
         tally = Tally("lease ends", mode)
         receiver, sender = Worker(mode, **SMALL), Worker(mode, **SMALL)
@@ -95,8 +95,7 @@ def lease_ends_while_a_slow_sender_streams(mode):
             for side in (receiver, sender):
                 for answer in side.each("wait", requests.slots, 10000).values():
                     tally.outcome(answer, "KVX_E_LEASE")
-                    late_s = answer.at - begin - opened_s - lease_s
-                    assert late_s < 0.1 + fault.SLACK_S, f"{late_s:.3f} s after the lease's end"
+                    tally.took(answer.at - begin - opened_s - lease_s, 0.1)
             requests.verify(tally)
             expect_closed_to_late_layers(requests, tally)
             requests.close()

@@ -39,7 +39,7 @@ def receiver_is_out_of_descriptors(mode):
     fault.need_ipv6(mode)
     with fault.workers():
         tally = Tally("receiver out of descriptors", mode)
-        receiver, sender, newcomer = (Worker(mode, "connect_timeout_ms=500") for _ in range(3))
+        receiver, sender, newcomer = (Worker(mode) for _ in range(3))
         transfer(sender, receiver, tally)
         requests = Requests(newcomer, receiver, [0])
         with limited(receiver, resource.RLIMIT_NOFILE, lowest_free_descriptor(receiver)):

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#define TURNS_MIN 5u /* of drive_for(), if it has as many ms */
+
 void expect_error(int result, int code, ...)
 {
 	char text[KVX_ERROR_TEXT_MAX + 1];
@@ -149,8 +151,10 @@ void drive_for(struct drive *drive, uint32_t time_ms)
 {
 	int64_t end_ms = now_ms() + time_ms;
 
-	while (now_ms() < end_ms)
-		advance(drive, end_ms);
+	uint32_t turns_min = time_ms < TURNS_MIN ? time_ms : TURNS_MIN;
+
+	for (uint32_t turns = 0; turns < turns_min || now_ms() < end_ms; turns++)
+		advance(drive, now_ms() < end_ms ? end_ms : now_ms() + 1);
 }
 
 bool drive_until(struct drive *drive, bool (*condition)(void *argument), void *argument,

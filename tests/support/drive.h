@@ -82,7 +82,8 @@ void drive_add(struct drive *drive, struct kvx_engine *engine);
 /* A step of each. */
 int drive_step(struct drive *drive);
 
-/* Drives them, or sleeps where they have threads. */
+/* Drives them, or sleeps where they have threads: for a time, and in several turns however slow the
+ * machine is. */
 void drive_for(struct drive *drive, uint32_t time_ms);
 bool drive_until(struct drive *drive, bool (*condition)(void *argument), void *argument,
 		 uint32_t timeout_ms);
