@@ -49,6 +49,7 @@
  * the stream. */
 struct kvx_flow {
 	uint32_t slot, generation; /* of the grant that they are for */
+	bool accepted;             /* the permit is for it; set by the engine */
 	uint32_t in_flight;        /* batches whose memory the hardware may still read */
 	bool withdrawn;            /* by withdraw(); set by the transport */
 	void *state;               /* the transport's, as are the rest */

@@ -382,6 +382,7 @@ void kvx_stream_accept(struct kvx_stream *stream, uint64_t hash)
 	strcpy(stream->why, stream->peer->info.why);
 	pthread_mutex_unlock(&engine->lock);
 	stream->open = true;
+	stream->flow.accepted = true;
 	kvx_stream_activate(stream);
 }
 

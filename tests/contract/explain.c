@@ -132,6 +132,14 @@ EACH_WAY_TEST(contract_7__a_closed_grant_is_told_by_its_engine)
 	pair_close(&pair);
 }
 
+static bool has_target(void *grant)
+{
+	uint32_t arrived, target;
+
+	expect_ok(kvx_grant_count(grant, 0, &arrived, &target));
+	return target > 0;
+}
+
 EACH_WAY_TEST(contract_7__a_used_ticket_is_told)
 {
 	struct request request;
@@ -141,6 +149,9 @@ EACH_WAY_TEST(contract_7__a_used_ticket_is_told)
 
 	pair_open(&pair, way, &geometry, options);
 	request_open(&request, &pair, 1, 0, 16, TABLE_IDENTITY);
+	/* Also when the first has all it needs, but has sent nothing yet. */
+	cr_assert(drive_until(&pair.drive, has_target, request.grant, PATIENCE_MS));
+	drive_for(&pair.drive, 50);
 	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
 	expect_ok(kvx_stream_open(pair.from, request.from, request.count, ticket, bytes, &second));
 	expect_fail(wait_stream(&pair.drive, second, 0, PATIENCE_MS), KVX_E_REFUSED,

@@ -320,7 +320,8 @@ void kvx_verbs_withdraw(struct kvx_link *base, struct kvx_flow *flow)
 {
 	struct kvx_verbs_link *link = (struct kvx_verbs_link *)base;
 	struct kvx_transport *transport = base->transport;
-	struct kvx_verbs_keys *keys = find_keys(link, flow);
+	/* A flow that was refused has the slot of another one, whose keys they are. */
+	struct kvx_verbs_keys *keys = flow->accepted ? find_keys(link, flow) : flow->state;
 
 	flow->withdrawn = true;
 	if (keys)
