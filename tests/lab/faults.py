@@ -84,9 +84,15 @@ def carries(sender, receiver, tally, rail):
 
 
 def expect_only(sender, receiver, tally, rail, other):
-    before = packets(SENDER, other)
-    assert carries(sender, receiver, tally, rail), f"rail {rail} carries nothing"
+    """Unless a queue pair broke meanwhile: soft-RoCE does that by itself on a machine that is slow
+    enough, and then the other rail is right to take over."""
+    for _ in range(5):
+        lost, before = sender.stats()["rails_lost"], packets(SENDER, other)
+        carried = carries(sender, receiver, tally, rail)
+        if sender.stats()["rails_lost"] == lost:
+            break
     over_other = packets(SENDER, other) - before
+    assert carried, f"rail {rail} carries nothing"
     assert over_other < 100, f"rail {other} carries {over_other} packets too"
 
 
