@@ -69,7 +69,7 @@ static int open_stream(const struct kvx_request *request, struct kvx_session *se
 	const struct kvx_endpoint *endpoint = &session->endpoint;
 
 	return kvx_stream_open(endpoint->pool, kvx_endpoint_blocks(endpoint, request->slot),
-			       request->blocks, ticket->bytes, ticket->size, stream);
+			       request->blocks, NULL, ticket->bytes, ticket->size, stream);
 }
 
 /* False: interrupted. */

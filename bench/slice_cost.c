@@ -105,11 +105,12 @@ static void open_stream(struct ends *ends, uint32_t index)
 
 	for (uint32_t i = 0; i < ends->slices; i++)
 		ends->table[i] = 2 * (index * ends->slices + i);
-	CHECK(kvx_grant_open(ends->to, ends->table, ends->slices, LEASE_MS, &ends->grants[index]));
+	CHECK(kvx_grant_open(ends->to, ends->table, ends->slices, NULL, LEASE_MS,
+			     &ends->grants[index]));
 	const void *ticket = kvx_grant_ticket(ends->grants[index], &bytes);
 	for (uint32_t i = 0; i < ends->slices; i++)
 		ends->table[i] = 2 * i;
-	CHECK(kvx_stream_open(ends->from, ends->table, ends->slices, ticket, bytes,
+	CHECK(kvx_stream_open(ends->from, ends->table, ends->slices, NULL, ticket, bytes,
 			      &ends->streams[index]));
 	while (!target) {
 		drive(ends);

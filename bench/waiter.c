@@ -192,7 +192,7 @@ static int open_grant(struct kvx_waiter *waiter, const struct kvx_wait *wait)
 	if (waiter->grant)
 		return kvx_failure_set("grant: place %u is in use", waiter->place);
 	if (kvx_grant_open(endpoint->pool, kvx_endpoint_blocks(endpoint, wait->slot), wait->blocks,
-			   endpoint->setup.lease_ms, &grant))
+			   NULL, endpoint->setup.lease_ms, &grant))
 		return kvx_failure_set("%s", kvx_error_text());
 	kvx_ledger_forget(waiter->ledger, wait->slot);
 	memset(waiter->first_ns, 0, endpoint->setup.layers * sizeof(*waiter->first_ns));

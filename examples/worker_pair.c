@@ -36,7 +36,7 @@ static void prefill(struct kvx_pool *pool, int ticket_fd)
 
 	ssize_t bytes = read(ticket_fd, ticket, sizeof(ticket));
 	CHECK(bytes);
-	CHECK(kvx_stream_open(pool, prefill_blocks, COUNT, ticket, (size_t)bytes, &stream));
+	CHECK(kvx_stream_open(pool, prefill_blocks, COUNT, NULL, ticket, (size_t)bytes, &stream));
 	for (uint32_t layer = 0; layer < geometry.layers; layer++) {
 		for (uint32_t plane = 0; plane < geometry.planes; plane++)
 			for (uint32_t i = 0; i < COUNT; i++)
@@ -66,7 +66,7 @@ static void decode(struct kvx_pool *pool, int ticket_fd)
 	struct kvx_grant *grant;
 	size_t bytes;
 
-	CHECK(kvx_grant_open(pool, decode_blocks, COUNT, 2 * TIMEOUT_MS, &grant));
+	CHECK(kvx_grant_open(pool, decode_blocks, COUNT, NULL, 2 * TIMEOUT_MS, &grant));
 	const void *ticket = kvx_grant_ticket(grant, &bytes);
 	CHECK(write(ticket_fd, ticket, bytes)); /* any channel will do: it is bytes */
 	for (uint32_t layer = 0; layer < geometry.layers; layer++) {

@@ -84,7 +84,7 @@ char *doctor_end_grant(struct doctor_end *end, uint32_t blocks)
 	make_table(table);
 	kvx_grant_close(end->grant);
 	end->grant = NULL;
-	if (kvx_grant_open(end->pool, table, blocks, LEASE_MS, &end->grant))
+	if (kvx_grant_open(end->pool, table, blocks, NULL, LEASE_MS, &end->grant))
 		return NULL;
 	const void *ticket = kvx_grant_ticket(end->grant, &bytes);
 	return to_hex(ticket, bytes);
@@ -107,7 +107,7 @@ int doctor_end_send(const struct doctor_end *end, const char *ticket, uint32_t b
 	uint32_t table[DOCTOR_BLOCKS];
 
 	make_table(table);
-	int error = kvx_stream_open(end->pool, table, blocks, bytes, count, &stream);
+	int error = kvx_stream_open(end->pool, table, blocks, NULL, bytes, count, &stream);
 	if (error)
 		return error;
 	double begin = now_s();

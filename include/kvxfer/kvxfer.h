@@ -55,14 +55,18 @@ extern "C" {
 #define KVX_LAYERS_MAX 511u          /* layers of one pool */
 #define KVX_UNITS_MAX 64u            /* units of one layer */
 #define KVX_PLANES_MAX 8u            /* planes of one layer */
+#define KVX_EXTRA_MAX 4u             /* of them not divided by heads */
+#define KVX_SENDERS_MAX 64u          /* that feed one grant */
+#define KVX_TAIL_MAX (1u << 20)      /* bytes of a tail */
 #define KVX_TABLE_MAX (1u << 24)     /* entries of one block table */
 #define KVX_NAME_MAX 63u             /* characters of an engine's name */
 #define KVX_ERROR_TEXT_MAX 511u      /* characters of an error's text */
 #define KVX_TIMEOUT_MAX_MS 86400000u /* longest deadline and lease: one day */
 #define KVX_ALIGN 4u /* blocks, strides and offsets are multiples of this, in bytes */
 
-/* In place of a layer's index: all layers of the request. */
+/* In place of a layer's index: all layers of the request and its tail; its tail. */
 #define KVX_ALL_LAYERS UINT32_MAX
+#define KVX_TAIL 511u
 
 /*
  * Errors: one closed set. X(name, value, what is broken, text). What is broken: "call" (fix the
@@ -247,21 +251,62 @@ size_t kvx_region_bytes(const struct kvx_region *region);
 /* Fails with KVX_E_BUSY while a pool lies over it. NULL does nothing. */
 int kvx_region_close(struct kvx_region *region);
 
-/* What a pool holds. layers, planes, block_bytes, block_tokens and dtype must be equal at both ends
- * of a transfer. */
-struct kvx_geometry {
-	uint32_t layers; /* 1..KVX_LAYERS_MAX */
-	uint32_t planes; /* 1..KVX_PLANES_MAX: 2 for K and V, 1 for fused KV or an MLA latent */
-	uint32_t blocks; /* blocks of each plane of each layer, 1..2^32-1 */
-	uint32_t
-		block_bytes; /* bytes of a block in one plane of one layer; multiple of KVX_ALIGN */
-	uint32_t block_tokens; /* tokens in a block; 0: not said */
-	char dtype[12];        /* free tag, as "bf16"; zero-terminated; empty: not said */
+/* How a block holds its tokens' heads; each head of each token is head_bytes. */
+enum kvx_layout {
+	KVX_LAYOUT_WHOLE, /* not said: blocks move whole */
+	KVX_LAYOUT_HND,   /* [head][token] */
+	KVX_LAYOUT_NHD,   /* [token][head] */
 };
+
+/* A plane that is not divided by heads, such as an indexer's keys or a state: every rank of a model
+ * holds all of it. */
+struct kvx_extra {
+	uint32_t block_bytes; /* of a block; multiple of KVX_ALIGN; 0: tokens * token_bytes */
+	uint32_t token_bytes; /* of a token; multiple of KVX_ALIGN; 0: blocks move whole */
+};
+
+/*
+ * What a pool holds: so many layers, each of so many planes, each of so many blocks. A zeroed
+ * structure with the first five fields set describes blocks that move whole, between pools that are
+ * alike in all but the number of blocks. A layout makes blocks divisible: then a request moves
+ * between pools that hold other layers, heads or tokens in a block, and what both hold moves. A
+ * latent of MLA is one plane of one head of one, in KVX_LAYOUT_NHD.
+ *
+ * What must be equal at both ends: dtype, model, planes, extra, and heads_total and head_bytes, or
+ * block_bytes and block_tokens where blocks move whole. Of two numbers of tokens in a block one
+ * must be a multiple of the other.
+ */
+struct kvx_geometry {
+	uint32_t layers;      /* held, 1..KVX_LAYERS_MAX */
+	uint32_t planes;      /* 2 for K and V, 1 for fused KV or an MLA latent; with the extra ones
+				 1..KVX_PLANES_MAX */
+	uint32_t blocks;      /* blocks of each plane of each layer, 1..2^32-1 */
+	uint32_t block_bytes; /* of a block in one plane of one layer; multiple of KVX_ALIGN; 0: as
+				 the layout says */
+	uint32_t block_tokens; /* tokens in a block; 0, only if blocks move whole: not said */
+	char dtype[12];        /* free tag, as "bf16"; zero-terminated; empty: not said */
+	uint64_t model;        /* a number of the caller's choice for what else must agree; 0 */
+
+	uint32_t layer_first; /* the model's number of layer 0: ranks of a pipeline */
+
+	enum kvx_layout layout;
+	uint32_t heads, head_first; /* kv heads held, and the model's number of the first */
+	uint32_t heads_total;       /* of the model */
+	uint32_t head_bytes;        /* of one token of one head; multiple of KVX_ALIGN */
+	uint32_t head_stride;  /* bytes from head to head, and from token to token: multiples */
+	uint32_t token_stride; /* of KVX_ALIGN; 0: packed */
+
+	uint32_t extra_planes; /* they follow the others in each layer */
+	struct kvx_extra extra[KVX_EXTRA_MAX];
+};
+
+/* A number over all that must be equal at both ends, so that a scheduler can tell pools apart that
+ * no request can move between. */
+uint64_t kvx_geometry_hash(const struct kvx_geometry *geometry);
 
 /* Where the blocks of one plane of one layer lie: block b starts at region + offset + b *
  * block_stride. offset and block_stride in bytes, multiples of KVX_ALIGN; block_stride >=
- * block_bytes, or 0 for block_bytes. */
+ * the bytes of a block, or 0 for those. */
 struct kvx_tensor {
 	struct kvx_region *region;
 	uint64_t offset;
@@ -271,9 +316,9 @@ struct kvx_tensor {
 /* A paged KV cache laid over regions. */
 struct kvx_pool;
 
-/* Lays a pool over registered memory. tensors: geometry->layers * geometry->planes entries, plane
- * fastest; copied. Errors: KVX_E_INVALID (a tensor that leaves its region, is unaligned, overlaps
- * another or belongs to another engine), KVX_E_LIMIT. */
+/* Lays a pool over registered memory. tensors: one for each plane, the extra ones last, of each
+ * layer, plane fastest; copied. Errors: KVX_E_INVALID (a tensor that leaves its region, is
+ * unaligned, overlaps another or belongs to another engine), KVX_E_LIMIT. */
 int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 		  const struct kvx_tensor *tensors, struct kvx_pool **pool);
 
@@ -321,29 +366,49 @@ void kvx_peer_close(struct kvx_peer *peer);
 /* The receiver's permission to write these blocks of its pool, for one request. */
 struct kvx_grant;
 
+/* A small buffer that moves after the layers: the first token, logits, a state. */
+struct kvx_tail {
+	struct kvx_region *region; /* that it lies in; of the pool's engine */
+	uint64_t offset;           /* there, in bytes; multiple of KVX_ALIGN */
+	uint32_t bytes;            /* multiple of KVX_ALIGN, at most KVX_TAIL_MAX; 0: no tail */
+};
+
+/* What is special about a grant; zeroed: nothing. */
+struct kvx_grant_options {
+	uint32_t tokens; /* of the request, if its last block is not full; 0: all that count blocks
+			    hold */
+	uint32_t held_blocks; /* the first so many hold their tokens already: nothing lands there,
+				 and others may be granted them too; below count */
+	uint32_t senders;     /* engines that feed it together, 1..KVX_SENDERS_MAX; 0: one */
+	struct kvx_tail tail; /* where the tail lands */
+};
+
 /*
- * Grants blocks[0..count) of pool, in the request's order: what the sender streams from its i-th
- * block lands in blocks[i], in every layer and plane. lease_ms: after that time, 1 to
- * KVX_TIMEOUT_MAX_MS, a grant that is not complete fails with KVX_E_LEASE; a sender that dies
- * before it presented the ticket is not known here, so then it is the lease that ends the wait. The
- * table is copied.
+ * Grants blocks[0..count) of pool, in the request's order: token t of the request belongs into
+ * block t / block_tokens of them, in every layer and plane. options: NULL for none. lease_ms: after
+ * that time, 1 to KVX_TIMEOUT_MAX_MS, a grant that is not complete fails with KVX_E_LEASE; a sender
+ * that dies before it presented the ticket is not known here, so then it is the lease that ends the
+ * wait. The table is copied. No byte moves before all senders have come and together hold each byte
+ * once, or several times: then they share it.
  * Errors: KVX_E_INVALID (a block out of range, repeated, or granted to another open grant: the text
  * says which), KVX_E_LIMIT (KVX_GRANTS_MAX, KVX_TABLE_MAX).
  */
-int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count, uint32_t lease_ms,
+int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
+		   const struct kvx_grant_options *options, uint32_t lease_ms,
 		   struct kvx_grant **grant);
 
 /* Exports the grant as a ticket: opaque bytes for the sender, by any channel. Owned by the grant,
- * valid until it is closed; *bytes receives their number. A ticket serves one stream. */
+ * valid until it is closed; *bytes receives their number. A ticket serves one stream of each
+ * sender. */
 const void *kvx_grant_ticket(struct kvx_grant *grant, size_t *bytes);
 
 /*
- * Waits until a layer (0.. or KVX_ALL_LAYERS) is whole: returns 0; its bytes are visible to the
- * calling thread. Otherwise KVX_E_TIMEDOUT (the grant lives on; wait again) or the reason why the
- * grant ended: KVX_E_CANCELLED, KVX_E_REVOKED, KVX_E_LEASE, KVX_E_PEER_LOST, KVX_E_TRANSPORT.
- * timeout_ms: 0 to KVX_TIMEOUT_MAX_MS. Layers that were whole before the end stay whole. Until the
- * grant is complete or closed its layers are to be read only: over verbs, after a rail has failed,
- * the same bytes may land once more.
+ * Waits until a layer (0.., KVX_TAIL or KVX_ALL_LAYERS) is whole: returns 0; its bytes are visible
+ * to the calling thread. Otherwise KVX_E_TIMEDOUT (the grant lives on; wait again) or the reason
+ * why the grant ended: KVX_E_CANCELLED, KVX_E_REVOKED, KVX_E_LEASE, KVX_E_PEER_LOST,
+ * KVX_E_TRANSPORT. timeout_ms: 0 to KVX_TIMEOUT_MAX_MS. Layers that were whole before the end stay
+ * whole. Until the grant is complete or closed its layers are to be read only: over verbs, after a
+ * rail has failed, the same bytes may land once more.
  */
 int kvx_grant_wait(struct kvx_grant *grant, uint32_t layer, uint32_t timeout_ms);
 
@@ -351,8 +416,8 @@ int kvx_grant_wait(struct kvx_grant *grant, uint32_t layer, uint32_t timeout_ms)
  * system call. */
 int kvx_grant_poll(struct kvx_grant *grant, uint32_t layer);
 
-/* Units arrived of a layer and the number that makes it whole (0 until a sender was accepted).
- * Fails with KVX_E_INVALID if there is no such layer. */
+/* Units arrived of a layer (or KVX_TAIL) and the number that makes it whole (0 until all senders
+ * were accepted). Fails with KVX_E_INVALID if there is no such layer. */
 int kvx_grant_count(const struct kvx_grant *grant, uint32_t layer, uint32_t *arrived,
 		    uint32_t *target);
 
@@ -377,30 +442,51 @@ void kvx_grant_close(struct kvx_grant *grant);
 /* The sender's side of a grant: pushes one request's KV, layer by layer. */
 struct kvx_stream;
 
+/* What is special about a stream; zeroed: nothing. */
+struct kvx_stream_options {
+	uint32_t chunk_tokens; /* the prefill computes so many tokens of all layers at a time, so
+				  what moves together is cut there; 0: all at once */
+	struct kvx_tail tail;  /* of as many bytes as the grant's; of several senders one has it */
+};
+
 /*
- * Opens a stream of blocks[0..count) of pool into the grant of a ticket. Returns after local
- * checks; the connection and the receiver's acceptance follow in the background, and their failure
- * is told by kvx_stream_wait(). ticket and blocks are copied. The blocks must not change from a
- * layer's ready until it is delivered or the stream is cancelled or closed. Errors: KVX_E_INVALID
- * (blocks out of range, repeated, or not as many as the grant's), KVX_E_TICKET, KVX_E_VERSION,
- * KVX_E_GEOMETRY (the text holds both), KVX_E_UNREACHABLE (no transport in common).
+ * Opens a stream of blocks[0..count) of pool into the grant of a ticket: the request's first token
+ * is the first of blocks[0], also where the receiver holds the first blocks already. Returns after
+ * local checks; the connection and the receiver's acceptance follow in the background, and their
+ * failure is told by kvx_stream_wait(). ticket and blocks are copied. options: NULL for none. The
+ * blocks must not change from a layer's ready until it is delivered or the stream is cancelled or
+ * closed. Layers that the receiver does not hold count as delivered once it has accepted. Errors:
+ * KVX_E_INVALID (blocks out of range, repeated, or not as many as the request's tokens fill),
+ * KVX_E_TICKET, KVX_E_VERSION, KVX_E_GEOMETRY (the text holds both), KVX_E_UNREACHABLE (no
+ * transport in common).
  */
 int kvx_stream_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
-		    const void *ticket, size_t ticket_bytes, struct kvx_stream **stream);
+		    const struct kvx_stream_options *options, const void *ticket,
+		    size_t ticket_bytes, struct kvx_stream **stream);
 
 /* Layers first .. first + count - 1 are computed: send them. Lock-free, from any thread; at most
  * one system call, and only when the engine sleeps. Fails with KVX_E_INVALID (no such layer).
  * Telling a layer twice does nothing. */
 int kvx_stream_layers_ready(struct kvx_stream *stream, uint32_t first, uint32_t count);
 
-/* In place of that call: from now on the engine watches a 32-bit word, naturally aligned, that is
- * incremented once for each layer that is ready, in order, after that layer's bytes are visible to
- * the CPU. The value at this call stands for no layer; an increment by n is n layers; wrapping
- * around is right. The word must stay valid until the stream is closed. Fails with KVX_E_INVALID
- * (NULL, unaligned, a word is watched already). */
+/* The same of the request's first `tokens` tokens only, in all of these layers: chunks of a
+ * prefill, in their order. As many as the request has, or more: all. */
+int kvx_stream_tokens_ready(struct kvx_stream *stream, uint32_t first, uint32_t count,
+			    uint32_t tokens);
+
+/* The tail is there: send it. It arrives after the layers. Fails with KVX_E_INVALID if the stream
+ * has none. */
+int kvx_stream_tail_ready(struct kvx_stream *stream);
+
+/* In place of kvx_stream_layers_ready(): from now on the engine watches a 32-bit word, naturally
+ * aligned, that is incremented once for each layer that is ready, in order, after that layer's
+ * bytes are visible to the CPU. The value at this call stands for no layer; an increment by n is n
+ * layers; wrapping around is right. The word must stay valid until the stream is closed. Fails with
+ * KVX_E_INVALID (NULL, unaligned, a word is watched already). */
 int kvx_stream_watch(struct kvx_stream *stream, const uint32_t *word);
 
-/* Waits until a layer (or KVX_ALL_LAYERS) is delivered: the receiver has it whole. Returns 0,
+/* Waits until a layer (or KVX_TAIL, KVX_ALL_LAYERS) is delivered: the receiver has this sender's
+ * share of it whole. Returns 0,
  * KVX_E_TIMEDOUT (the stream lives on), or the reason why it ended: KVX_E_REFUSED, KVX_E_REVOKED,
  * KVX_E_LEASE, KVX_E_CANCELLED, KVX_E_UNREACHABLE, KVX_E_PEER_LOST, KVX_E_PEER_RESTARTED,
  * KVX_E_GEOMETRY, KVX_E_TRANSPORT. */
@@ -423,6 +509,43 @@ void kvx_stream_cancel(struct kvx_stream *stream);
 
 /* Cancels if the stream is not complete, and frees it. NULL does nothing. */
 void kvx_stream_close(struct kvx_stream *stream);
+
+/* --------------------------------------------------------------------------------------- pull */
+
+/*
+ * The mirror image: the sender offers blocks, and the receiver takes them when it wants them.
+ *
+ *   prefill worker (sender)                       decode worker (receiver)
+ *   kvx_offer_open(pool, blocks, lease)
+ *   kvx_offer_ticket() ---- any channel ------->  kvx_grant_open(pool, blocks, lease)
+ *   kvx_stream_layers_ready() ...                 kvx_grant_pull(ticket)
+ *                           the bytes =========>  kvx_grant_wait(layer)
+ *   kvx_stream_wait(), kvx_stream_close()         kvx_grant_close()
+ *
+ * Both ends are a stream and a grant like any other, with the same waits, counters and errors.
+ */
+
+/* Offers blocks[0..count) of pool. The stream waits until one grant pulls it; layers may get ready
+ * before. lease_ms: after that time, 1 to KVX_TIMEOUT_MAX_MS, an offer that was not pulled fails
+ * with KVX_E_LEASE; from then on it is the grant's lease that counts. Errors as kvx_stream_open(),
+ * and those of the ticket of the grant by kvx_stream_wait(). */
+int kvx_offer_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
+		   const struct kvx_stream_options *options, uint32_t lease_ms,
+		   struct kvx_stream **stream);
+
+/* Exports the offer as a ticket: opaque bytes for the receiver, by any channel. Owned by the
+ * stream, valid until it is closed; *bytes receives their number. NULL for a stream that was not
+ * offered. */
+const void *kvx_offer_ticket(const struct kvx_stream *stream, size_t *bytes);
+
+/*
+ * Has the offer of a ticket feed the grant: of several senders each one's, one after another.
+ * Returns after local checks; a failure ends the grant. The grant's request is the offered one's
+ * begin: of as many tokens or fewer. When the grant ends or is closed the offer ends too, at once.
+ * Errors: KVX_E_TICKET, KVX_E_VERSION, KVX_E_GEOMETRY, KVX_E_INVALID (more tokens than offered,
+ * another tail), KVX_E_LIMIT (a block table too long to be sent).
+ */
+int kvx_grant_pull(struct kvx_grant *grant, const void *ticket, size_t ticket_bytes);
 
 #pragma GCC visibility pop
 

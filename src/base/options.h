@@ -65,6 +65,10 @@
 	NUMBER(verbs_receives, 4096, 4, 65536, "receives of each device, shared by all peers")   \
 	FLAG(verbs_windows, true, "grants through memory windows, where the device has them")    \
 	FLAG(verbs_relaxed_ordering, true, "relaxed ordering of PCIe writes, where available")   \
+	CHOICE(staging, "auto", "auto|on|off",                                                   \
+	       "gather pieces before they are sent: auto: where it is faster by the cost model") \
+	BYTES(staging_bytes, 67108864, 262144, 1073741824,                                       \
+	      "memory to gather in, made when it is first needed")                               \
 	FLAG(loop_copy, true, "loop moves the bytes; off: only counts, to measure the engine")
 
 struct kvx_options {

@@ -6,23 +6,52 @@
 
 #include <stdio.h>
 
-/* The grant that a unit is for, if it lives and this peer feeds it. */
-static struct kvx_grant *grant_of(struct kvx_engine *engine, const struct kvx_peer *peer,
-				  const struct kvx_unit *unit)
+/* Where a unit belongs: NULL everywhere unless the grant lives, this peer feeds it and the unit is
+ * one of that feed's plan. */
+struct destination {
+	struct kvx_grant *grant;
+	struct kvx_feed *feed;
+	struct kvx_counter *counter;
+	uint32_t layer, unit; /* unit: of the grant */
+};
+
+static struct destination find(struct kvx_engine *engine, const struct kvx_peer *peer,
+			       const struct kvx_unit *unit)
 {
 	struct kvx_grant *grant = kvx_grant_find(engine, kvx_imm_slot(unit->imm), unit->generation);
+	uint32_t layer = kvx_imm_layer(unit->imm), number = kvx_imm_unit(unit->imm);
+	struct destination none = {0};
 
-	if (!grant || grant->peer != peer || kvx_transfer_ended(&grant->transfer))
-		return NULL;
-	if (kvx_imm_layer(unit->imm) >= grant->transfer.layers ||
-	    kvx_imm_unit(unit->imm) >= grant->image.units)
-		return NULL;
-	return grant;
+	if (!grant || !grant->shared_out || kvx_transfer_ended(&grant->transfer))
+		return none;
+	if (layer >= grant->transfer.layers && (layer != KVX_TAIL || !grant->transfer.tail))
+		return none;
+	struct kvx_feed *feed = &grant->feeds[grant->feed_of_unit[number]];
+	struct kvx_counter *counter = kvx_grant_counter(grant, layer);
+	if (feed->peer != peer || !(counter->wanted >> number & 1) ||
+	    number - feed->unit_first >= feed->units)
+		return none;
+	return (struct destination){grant, feed, counter, layer, number};
 }
 
-static bool arrived_already(const struct kvx_grant *grant, const struct kvx_unit *unit)
+static bool arrived_already(const struct destination *at)
 {
-	return grant->counters[kvx_imm_layer(unit->imm)].bits >> kvx_imm_unit(unit->imm) & 1;
+	return at->counter->bits >> at->unit & 1;
+}
+
+/* Where it begins and ends in its layer's image; the tail is an image of its own. */
+static uint64_t begin_of(const struct destination *at)
+{
+	return at->layer == KVX_TAIL
+		       ? 0
+		       : kvx_image_unit_place(&at->feed->image, at->unit - at->feed->unit_first);
+}
+
+static uint64_t end_of(const struct destination *at)
+{
+	return at->layer == KVX_TAIL ? at->grant->tail.bytes
+				     : kvx_image_unit_place(&at->feed->image,
+							    at->unit - at->feed->unit_first + 1);
 }
 
 /* Counts a refused unit once, though its bytes come in many pieces. */
@@ -43,45 +72,86 @@ int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_uni
 {
 	struct kvx_engine *engine = context;
 	struct kvx_peer *peer = link->owner;
-	struct kvx_grant *grant = grant_of(engine, peer, unit);
+	struct destination at = find(engine, peer, unit);
 
-	if (!grant || arrived_already(grant, unit)) {
-		refuse(engine, peer, unit, grant != NULL);
+	if (!at.grant || arrived_already(&at)) {
+		refuse(engine, peer, unit, at.grant != NULL);
 		return 0;
 	}
-	uint64_t end = kvx_image_unit_place(&grant->image, kvx_imm_unit(unit->imm) + 1);
-	if (place < kvx_image_unit_place(&grant->image, kvx_imm_unit(unit->imm)) || place > end ||
-	    bytes > end - place)
+	uint64_t end = end_of(&at);
+	if (place < begin_of(&at) || place > end || bytes > end - place)
 		return 0; /* not the plan's; landed() never completes it */
-	return kvx_image_resolve(&grant->image, grant->table,
-				 kvx_pool_layer(grant->pool, kvx_imm_layer(unit->imm)), place,
-				 bytes, iov, iov_max);
+	if (at.layer == KVX_TAIL) {
+		iov[0] = (struct iovec){at.grant->tail_place.base + place, bytes};
+		return 1;
+	}
+	const struct kvx_layer_place layer = {
+		.image = &at.feed->image,
+		.lays = at.feed->lays,
+		.table = at.grant->table,
+		.targets = kvx_pool_layer(at.grant->pool, at.layer),
+	};
+	return kvx_image_resolve(&layer, at.unit - at.feed->unit_first, place, bytes, iov, iov_max);
+}
+
+/* The sender's part of a layer is there. */
+static void finish_part(const struct destination *at)
+{
+	struct kvx_engine *engine = at->grant->transfer.engine;
+	struct kvx_feed *feed = at->feed;
+
+	feed->arrived[at->layer / 64] |= UINT64_C(1) << (at->layer % 64);
+	if (--feed->layers_left == 0)
+		engine->report_at_once = true;
+	if (kvx_list_empty(&feed->report_entry))
+		kvx_list_append(&engine->reporting, &feed->report_entry);
+}
+
+static void finish(struct kvx_grant *grant, uint32_t layer)
+{
+	struct kvx_engine *engine = grant->transfer.engine;
+
+	/* Figures first: who sees the layer whole may look at them. */
+	if (layer != KVX_TAIL)
+		kvx_count(engine, layers_whole, 1);
+	if (atomic_load_explicit(&grant->transfer.done_count, memory_order_relaxed) + 1 ==
+	    kvx_transfer_parts(&grant->transfer))
+		kvx_count(engine, grants_completed, 1);
+	kvx_transfer_finish_layer(&grant->transfer, layer);
+}
+
+/* The tail is reported last, whenever it came. */
+static void finish_tail(struct kvx_grant *grant)
+{
+	const struct kvx_counter *counter = kvx_grant_counter(grant, KVX_TAIL);
+
+	if (grant->transfer.tail && counter->bits == counter->wanted &&
+	    atomic_load_explicit(&grant->transfer.done_count, memory_order_relaxed) ==
+		    grant->transfer.layers)
+		finish(grant, KVX_TAIL);
 }
 
 /* A bit, not a sum: a unit that was sent twice is counted once. */
-static void credit(struct kvx_grant *grant, uint32_t layer, uint32_t unit)
+static void credit(const struct destination *at)
 {
-	struct kvx_engine *engine = grant->transfer.engine;
-	struct kvx_counter *counter = &grant->counters[layer];
+	struct kvx_grant *grant = at->grant;
+	struct kvx_counter *counter = at->counter;
+	uint64_t part = at->layer == KVX_TAIL ? counter->wanted : at->feed->wanted;
 
-	counter->bits |= UINT64_C(1) << unit;
-	uint32_t arrived = (uint32_t)__builtin_popcountll(counter->bits);
-	atomic_store_explicit(&counter->arrived, arrived, memory_order_release);
-	kvx_count(engine, units_received, 1);
-	if (arrived < grant->image.units)
+	counter->bits |= UINT64_C(1) << at->unit;
+	atomic_store_explicit(&counter->arrived, (uint32_t)__builtin_popcountll(counter->bits),
+			      memory_order_release);
+	kvx_count(grant->transfer.engine, units_received, 1);
+	if ((counter->bits & part) != part)
 		return;
-	/* Figures first: who sees the layer whole may look at them. */
-	kvx_count(engine, layers_whole, 1);
-	if (atomic_load_explicit(&grant->transfer.done_count, memory_order_relaxed) + 1 ==
-	    grant->transfer.layers)
-		kvx_count(engine, grants_completed, 1);
-	kvx_transfer_finish_layer(&grant->transfer, layer);
-	if (kvx_transfer_ended(&grant->transfer)) {
-		engine->report_at_once = true;
+	finish_part(at);
+	if (counter->bits != counter->wanted)
+		return;
+	if (at->layer != KVX_TAIL)
+		finish(grant, at->layer);
+	finish_tail(grant);
+	if (kvx_transfer_ended(&grant->transfer))
 		kvx_grant_fence(grant);
-	}
-	if (kvx_list_empty(&grant->report_entry))
-		kvx_list_append(&engine->reporting, &grant->report_entry);
 }
 
 void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
@@ -90,14 +160,13 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 	struct kvx_engine *engine = context;
 	struct kvx_peer *peer = link->owner;
 	struct kvx_rail_arrival *arrival = &peer->arrivals[rail];
-	struct kvx_grant *grant = grant_of(engine, peer, unit);
+	struct destination at = find(engine, peer, unit);
 
 	kvx_peer_heard(peer);
-	if (!grant || arrived_already(grant, unit))
+	if (!at.grant || arrived_already(&at))
 		return;
 	kvx_count(engine, bytes_received, bytes);
-	uint32_t index = kvx_imm_unit(unit->imm);
-	if (place == kvx_image_unit_place(&grant->image, index))
+	if (place == begin_of(&at))
 		*arrival = (struct kvx_rail_arrival){*unit, place};
 	if (arrival->unit.imm != unit->imm || arrival->unit.generation != unit->generation ||
 	    arrival->next != place) {
@@ -105,34 +174,30 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 		return;
 	}
 	arrival->next += bytes;
-	if (arrival->next == kvx_image_unit_place(&grant->image, index + 1))
-		credit(grant, kvx_imm_layer(unit->imm), index);
+	if (arrival->next == end_of(&at))
+		credit(&at);
 }
 
 void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm)
 {
 	struct kvx_engine *engine = context;
 	struct kvx_peer *peer = link->owner;
-	struct kvx_grant *grant =
+	const struct kvx_grant *grant =
 		atomic_load_explicit(&engine->slots[kvx_imm_slot(imm)], memory_order_acquire);
 	/* The rest of the generation, if the low bits are right: a permit of another generation is
 	 * not in force any more. */
 	struct kvx_unit unit = {imm, grant ? grant->generation : 0};
+	struct destination at = {0};
 
 	(void)rail;
 	kvx_peer_heard(peer);
 	if (grant && kvx_imm_pack(grant->slot, grant->generation, kvx_imm_layer(imm),
-				  kvx_imm_unit(imm)) != imm)
-		grant = NULL;
-	if (grant)
-		grant = grant_of(engine, peer, &unit);
-	if (!grant || arrived_already(grant, &unit)) {
-		refuse(engine, peer, &unit, grant != NULL);
+				  kvx_imm_unit(imm)) == imm)
+		at = find(engine, peer, &unit);
+	if (!at.grant || arrived_already(&at)) {
+		refuse(engine, peer, &unit, at.grant != NULL);
 		return;
 	}
-	uint32_t index = kvx_imm_unit(imm);
-	kvx_count(engine, bytes_received,
-		  kvx_image_unit_place(&grant->image, index + 1) -
-			  kvx_image_unit_place(&grant->image, index));
-	credit(grant, kvx_imm_layer(imm), index);
+	kvx_count(engine, bytes_received, end_of(&at) - begin_of(&at));
+	credit(&at);
 }

@@ -46,7 +46,7 @@ void kvx_peer_end_restarted(struct kvx_peer *peer, uint64_t incarnation)
 
 	snprintf(text, sizeof(text),
 		 "peer %s was restarted: the ticket is for incarnation %016" PRIx64
-		 ", now it is %016" PRIx64 "; open a new grant there",
+		 ", now it is %016" PRIx64 "; open a new grant or offer there",
 		 peer->expected_name, peer->expected, incarnation);
 	kvx_peer_end(peer, KVX_E_PEER_RESTARTED, text);
 }

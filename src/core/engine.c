@@ -172,6 +172,9 @@ static void init_lists(struct kvx_engine *engine)
 	kvx_list_init(&engine->peers);
 	kvx_list_init(&engine->watched);
 	kvx_list_init(&engine->holding);
+	kvx_list_init(&engine->offers);
+	kvx_list_init(&engine->new_offers);
+	pthread_mutex_init(&engine->staging.mutex, NULL);
 	kvx_list_init(&engine->reporting);
 	for (uint32_t slot = 0; slot < KVX_GRANTS_MAX; slot++)
 		engine->free_slots[slot] = (uint16_t)slot;
@@ -346,6 +349,7 @@ fail_waker:
 fail_poller:
 	kvx_event_finish(&engine->acknowledged);
 	pthread_mutex_destroy(&engine->lock);
+	pthread_mutex_destroy(&engine->staging.mutex);
 	return error;
 }
 
@@ -409,7 +413,7 @@ static bool hardware_may_write(const struct kvx_engine *engine)
 		if (kvx_container_of(entry, struct kvx_stream, entry)->flow.in_flight)
 			return true;
 	kvx_list_for_each (entry, next, &engine->grants)
-		if (kvx_container_of(entry, struct kvx_grant, entry)->fence != KVX_FENCE_CLOSED)
+		if (!kvx_grant_is_fenced(kvx_container_of(entry, struct kvx_grant, entry)))
 			return true;
 	return false;
 }
@@ -471,6 +475,8 @@ void kvx_engine_close(struct kvx_engine *engine)
 	kvx_timers_finish(&engine->timers);
 	kvx_event_finish(&engine->acknowledged);
 	pthread_mutex_destroy(&engine->lock);
+	pthread_mutex_destroy(&engine->staging.mutex);
+	free(engine->staging.next);
 	free(engine->stream_table);
 	free(engine->address);
 	free(engine->one_sided_address);

@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "base/submission.h"
 #include "base/timer.h"
+#include "core/staging.h"
 #include "core/transfer.h"
 #include "transport.h"
 
@@ -50,6 +51,8 @@ struct kvx_engine {
 	/* Under lock, which is held for a few instructions only, never over a transport. */
 	pthread_mutex_t lock;
 	struct kvx_list regions, pools, grants, streams;
+	struct kvx_list new_offers; /* that the worker has not taken yet */
+	uint64_t offer_sequence;
 	uint32_t region_count; /* ever made */
 	uint32_t generations[KVX_GRANTS_MAX];
 	uint16_t free_slots[KVX_GRANTS_MAX]; /* a queue, so that a slot rests longest before its
@@ -60,13 +63,15 @@ struct kvx_engine {
 	pthread_t thread;
 	struct kvx_poller poller;
 	struct kvx_timers timers;
-	struct kvx_list peers;     /* all, in both directions */
-	uint32_t incoming_count;   /* of them */
-	struct kvx_list watched;   /* streams whose ready word is looked at */
+	struct kvx_list peers;   /* all, in both directions */
+	uint32_t incoming_count; /* of them */
+	struct kvx_list watched; /* streams whose ready word is looked at */
+	struct kvx_staging staging;
+	struct kvx_list offers;    /* that nobody has pulled yet */
 	struct kvx_list holding;   /* streams with delivered layers that are not told of yet */
 	bool report_at_once;       /* a grant is complete */
 	int64_t report_ns;         /* when layers were reported last */
-	struct kvx_list reporting; /* grants with whole layers that their sender was not told of */
+	struct kvx_list reporting; /* feeds with arrived layers that their sender was not told of */
 	struct kvx_stream **stream_table; /* by the low bits of a stream's id */
 	uint32_t stream_table_size;
 	uint64_t stream_sequence;

@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "core/offer.h"
 #include "core/peer.h"
+#include "core/region.h"
 #include "core/ticket.h"
 
 #include <stdio.h>
@@ -14,7 +16,6 @@
 
 static void take(struct kvx_submission *submission, uint32_t wanted);
 static void lease_ended(struct kvx_timer *timer);
-static void drain_ended(struct kvx_timer *timer);
 
 static int take_slot(struct kvx_grant *grant)
 {
@@ -78,9 +79,12 @@ static int write_ticket(struct kvx_grant *grant)
 		.lease_ms = grant->lease_ms,
 		.expires_ms = wall_clock_ms() + grant->lease_ms,
 		.geometry = pool->geometry,
-		.packed = pool->packed,
+		.token_first = grant->token_first,
+		.token_end = grant->token_end,
+		.senders = grant->senders,
+		.tail_bytes = grant->tail.bytes,
 		.address = pool->one_sided ? engine->one_sided_address : engine->address,
-		.count = grant->image.count,
+		.count = grant->count,
 		.table = grant->table,
 	};
 
@@ -89,34 +93,92 @@ static int write_ticket(struct kvx_grant *grant)
 	return kvx_ticket_encode(&ticket, &grant->ticket, &grant->ticket_bytes);
 }
 
+/* Options are copied before they are completed. */
+static int complete_options(const struct kvx_pool *pool, uint32_t count,
+			    const struct kvx_grant_options *given,
+			    struct kvx_grant_options *options)
+{
+	uint64_t block_tokens = pool->shape.block_tokens, most = count * block_tokens;
+
+	*options = given ? *given : (struct kvx_grant_options){0};
+	if (most > UINT32_MAX)
+		return kvx_fail(KVX_E_LIMIT, "grant: %u blocks of %u tokens are more than 2^32 - 1",
+				count, pool->shape.block_tokens);
+	if (!options->tokens)
+		options->tokens = (uint32_t)most;
+	if (!options->senders)
+		options->senders = 1;
+	if (options->tokens > most || options->tokens <= most - block_tokens)
+		return kvx_fail(KVX_E_INVALID,
+				"grant: a request of %u tokens does not fill %u blocks of %u: must "
+				"be %u to %u",
+				options->tokens, count, pool->shape.block_tokens,
+				(uint32_t)(most - block_tokens + 1), (uint32_t)most);
+	if (options->held_blocks >= count)
+		return kvx_fail(KVX_E_INVALID,
+				"grant: %u of its %u blocks are held already: at least one must "
+				"not be",
+				options->held_blocks, count);
+	if (options->senders > KVX_SENDERS_MAX)
+		return kvx_fail(KVX_E_INVALID, "grant: %u senders: must be at most %u",
+				options->senders, KVX_SENDERS_MAX);
+	return kvx_pool_check_tail(pool, "grant", &options->tail);
+}
+
+/* The memories that its senders may write into. */
+static int list_memories(struct kvx_grant *grant)
+{
+	const struct kvx_pool *pool = grant->pool;
+
+	grant->memories = malloc((pool->memory_count + 1) * sizeof(const struct kvx_memory *));
+	if (!grant->memories)
+		return kvx_fail(KVX_E_MEMORY, "grant: out of memory");
+	memcpy((void *)grant->memories, (const void *)pool->memories,
+	       pool->memory_count * sizeof(const struct kvx_memory *));
+	grant->memory_count = pool->memory_count;
+	if (!grant->tail.bytes)
+		return 0;
+	const struct kvx_memory *memory = &grant->tail.region->memory;
+	grant->tail_place = (struct kvx_source){memory->address + grant->tail.offset, 0, memory};
+	for (uint32_t i = 0; i < grant->memory_count; i++)
+		if (grant->memories[i] == memory)
+			return 0;
+	grant->memories[grant->memory_count++] = memory;
+	return 0;
+}
+
 static int make_grant(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
-		      uint32_t lease_ms, struct kvx_grant **grant)
+		      const struct kvx_grant_options *options, uint32_t lease_ms,
+		      struct kvx_grant **grant)
 {
 	struct kvx_grant *made = calloc(1, sizeof(*made));
-	const struct kvx_geometry *geometry = &pool->geometry;
+	uint32_t layers = pool->geometry.layers;
 
 	if (!made)
 		return kvx_fail(KVX_E_MEMORY, "grant: out of memory");
-	kvx_transfer_init(&made->transfer, pool->engine, "grant", geometry->layers);
+	kvx_transfer_init(&made->transfer, pool->engine, "grant", layers, options->tail.bytes != 0);
 	made->pool = pool;
 	made->submission.take = take;
 	made->lease_ms = lease_ms;
 	made->lease.expired = lease_ended;
-	made->drain.expired = drain_ended;
 	made->drain_ms = (uint32_t)pool->engine->options.drain_ms;
 	made->opened_ns = kvx_now_ns();
-	made->image = (struct kvx_image){
-		.planes = geometry->planes, .count = count, .block_bytes = geometry->block_bytes};
+	made->count = count;
+	made->token_first = options->held_blocks * pool->shape.block_tokens;
+	made->token_end = options->tokens;
+	made->tail = options->tail;
+	made->senders = options->senders;
 	kvx_list_init(&made->entry);
-	kvx_list_init(&made->peer_entry);
-	kvx_list_init(&made->report_entry);
-	kvx_list_init(&made->lent_entry);
+	kvx_list_init(&made->pulls);
 	made->table = malloc(count * sizeof(*blocks));
-	made->counters = calloc(geometry->layers, sizeof(*made->counters));
-	if (!made->table || !made->counters) {
+	made->counters = calloc(layers + 1, sizeof(*made->counters));
+	made->feeds = calloc(made->senders, sizeof(*made->feeds));
+	if (!made->table || !made->counters || !made->feeds || list_memories(made)) {
 		kvx_grant_free(made);
 		return kvx_fail(KVX_E_MEMORY, "grant: out of memory for %u blocks", count);
 	}
+	for (uint32_t i = 0; i < made->senders; i++)
+		kvx_feed_init(&made->feeds[i], made);
 	if (getrandom(&made->key, sizeof(made->key), 0) != sizeof(made->key)) {
 		kvx_grant_free(made);
 		return kvx_fail(KVX_E_SYSTEM, "grant: getrandom gives no random bytes");
@@ -127,9 +189,18 @@ static int make_grant(struct kvx_pool *pool, const uint32_t *blocks, uint32_t co
 	return 0;
 }
 
-int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count, uint32_t lease_ms,
+/* The pool and the tail's region stay open while the grant is. */
+static void use(const struct kvx_grant *grant, int change)
+{
+	kvx_pool_use(grant->pool, change);
+	kvx_region_use(grant->tail.region, change);
+}
+
+int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
+		   const struct kvx_grant_options *options, uint32_t lease_ms,
 		   struct kvx_grant **grant)
 {
+	struct kvx_grant_options complete;
 	struct kvx_grant *made = NULL;
 
 	if (!pool || !blocks || !grant)
@@ -138,12 +209,14 @@ int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count
 		return kvx_fail(KVX_E_INVALID, "grant: a lease of %u ms: must be 1 to %u", lease_ms,
 				KVX_TIMEOUT_MAX_MS);
 	int error = kvx_pool_check_table(pool, "grant", blocks, count);
+	if (!error)
+		error = complete_options(pool, count, options, &complete);
 	if (error)
 		return error;
-	error = kvx_pool_claim(pool, blocks, count);
+	error = kvx_pool_claim(pool, blocks, complete.held_blocks, count);
 	if (error)
 		return error;
-	error = make_grant(pool, blocks, count, lease_ms, &made);
+	error = make_grant(pool, blocks, count, &complete, lease_ms, &made);
 	if (error)
 		goto fail_make;
 	error = take_slot(made);
@@ -152,7 +225,7 @@ int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count
 	error = write_ticket(made);
 	if (error)
 		goto fail_ticket;
-	kvx_pool_use(pool, 1);
+	use(made, 1);
 	atomic_store_explicit(&pool->engine->slots[made->slot], made, memory_order_release);
 	kvx_engine_submit(pool->engine, &made->submission, KVX_GRANT_START);
 	*grant = made;
@@ -163,14 +236,20 @@ fail_ticket:
 fail_slot:
 	kvx_grant_free(made);
 fail_make:
-	kvx_pool_release(pool, blocks, count);
+	kvx_pool_release(pool, blocks, complete.held_blocks, count);
 	return error;
 }
 
 void kvx_grant_free(struct kvx_grant *grant)
 {
+	struct kvx_list *entry, *next;
+
+	kvx_list_for_each (entry, next, &grant->pulls)
+		kvx_pull_free(kvx_container_of(entry, struct kvx_pull, entry));
 	kvx_transfer_finish(&grant->transfer);
 	free(grant->counters);
+	free(grant->feeds);
+	free((void *)grant->memories);
 	free(grant->ticket);
 	free(grant->table);
 	free(grant);
@@ -200,11 +279,13 @@ int kvx_grant_fd(struct kvx_grant *grant)
 int kvx_grant_count(const struct kvx_grant *grant, uint32_t layer, uint32_t *arrived,
 		    uint32_t *target)
 {
-	if (layer >= grant->transfer.layers)
-		return kvx_fail(KVX_E_INVALID, "grant: layer %u: there are %u", layer,
-				grant->transfer.layers);
-	*arrived = atomic_load_explicit(&grant->counters[layer].arrived, memory_order_acquire);
-	*target = atomic_load_explicit(&grant->target, memory_order_acquire);
+	int error = kvx_transfer_check_layer(&grant->transfer, layer);
+
+	if (error)
+		return error;
+	const struct kvx_counter *counter = kvx_grant_counter(grant, layer);
+	*arrived = atomic_load_explicit(&counter->arrived, memory_order_acquire);
+	*target = atomic_load_explicit(&counter->target, memory_order_acquire);
 	return 0;
 }
 
@@ -226,8 +307,9 @@ void kvx_grant_close(struct kvx_grant *grant)
 		return;
 	kvx_engine_request(grant->transfer.engine, &grant->submission, KVX_GRANT_CLOSE,
 			   &grant->closed);
-	kvx_pool_release(grant->pool, grant->table, grant->image.count);
-	kvx_pool_use(grant->pool, -1);
+	kvx_pool_release(grant->pool, grant->table,
+			 grant->token_first / grant->pool->shape.block_tokens, grant->count);
+	use(grant, -1);
 	give_slot_back(grant);
 	kvx_grant_free(grant);
 }
@@ -261,42 +343,59 @@ static void start(struct kvx_grant *grant)
 
 static void detach(struct kvx_grant *grant)
 {
+	struct kvx_list *entry, *next;
+
 	kvx_timer_stop(&grant->transfer.engine->timers, &grant->lease);
-	kvx_list_remove(&grant->report_entry);
-	kvx_list_remove(&grant->peer_entry);
-	grant->peer = NULL;
+	for (uint32_t i = 0; i < grant->came; i++)
+		kvx_feed_detach(&grant->feeds[i]);
+	kvx_list_for_each (entry, next, &grant->pulls)
+		kvx_pull_end(kvx_container_of(entry, struct kvx_pull, entry));
+}
+
+static void tell_end(struct kvx_grant *grant, int code, const char *text)
+{
+	struct kvx_message revoke = {.type = KVX_MESSAGE_REVOKE, .code = code};
+
+	snprintf(revoke.text, sizeof(revoke.text), "%s", text);
+	for (uint32_t i = 0; i < grant->came; i++) {
+		const struct kvx_feed *feed = &grant->feeds[i];
+		revoke.stream = feed->stream;
+		if (feed->peer && kvx_peer_is_up(feed->peer))
+			kvx_peer_say(feed->peer, &revoke);
+	}
 }
 
 void kvx_grant_end(struct kvx_grant *grant, int code, const char *text)
 {
 	struct kvx_engine *engine = grant->transfer.engine;
-	struct kvx_peer *peer = grant->peer;
 
-	/* A complete grant is still its peer's until the sender is told. */
-	kvx_grant_report(grant);
+	/* A complete grant is still its peers' until the senders are told. */
+	for (uint32_t i = 0; i < grant->came; i++)
+		kvx_feed_report(&grant->feeds[i]);
 	/* kvx_arrival_place() refuses an ended grant, and no byte is under way outside of it: what
-	 * lands, this thread lands. So the grant is fenced from here on, but for a permit that a
+	 * lands, this thread lands. So the grant is fenced from here on, but for permits that a
 	 * one-sided transport holds. */
 	if (!kvx_transfer_fail(&grant->transfer, code, text))
 		return;
 	kvx_count(engine, grants_failed, 1);
+	tell_end(grant, code, text);
 	detach(grant);
 	kvx_grant_fence(grant);
-	if (!peer || !kvx_peer_is_up(peer))
-		return;
-	struct kvx_message revoke = {
-		.type = KVX_MESSAGE_REVOKE, .stream = grant->stream, .code = code};
-	snprintf(revoke.text, sizeof(revoke.text), "%s", text);
-	kvx_peer_say(peer, &revoke);
 }
 
 static void end_lease(struct kvx_grant *grant)
 {
 	char text[128];
 
-	snprintf(text, sizeof(text),
-		 "grant: its lease of %u ms has ended with %u of %u layers whole", grant->lease_ms,
-		 atomic_load(&grant->transfer.done_count), grant->transfer.layers);
+	if (grant->came < grant->senders)
+		snprintf(text, sizeof(text),
+			 "grant: its lease of %u ms has ended: %u of %u senders have come",
+			 grant->lease_ms, grant->came, grant->senders);
+	else
+		snprintf(text, sizeof(text),
+			 "grant: its lease of %u ms has ended with %u of %u layers whole",
+			 grant->lease_ms, atomic_load(&grant->transfer.done_count),
+			 grant->transfer.layers);
 	kvx_grant_end(grant, KVX_E_LEASE, text);
 }
 
@@ -314,66 +413,27 @@ void kvx_grant_cancel(struct kvx_grant *grant, const char *text)
 		kvx_grant_end(grant, KVX_E_CANCELLED, text);
 }
 
-/* --- the fence of one-sided transports --- */
-
-static void close_fence(struct kvx_grant *grant, bool stopped)
-{
-	kvx_timer_stop(&grant->transfer.engine->timers, &grant->drain);
-	grant->fence = KVX_FENCE_CLOSING;
-	grant->lender->link->ops->forbid(grant->lender->link, &grant->permit, stopped);
-}
-
-static void drain_ended(struct kvx_timer *timer)
-{
-	close_fence(kvx_container_of(timer, struct kvx_grant, drain), false);
-}
-
-static void start_drain(struct kvx_grant *grant)
-{
-	struct kvx_engine *engine = grant->transfer.engine;
-	int64_t wait_ns = atomic_load_explicit(&grant->drain_ms, memory_order_relaxed) *
-			  (int64_t)KVX_NS_PER_MS;
-
-	grant->fence = KVX_FENCE_DRAINING;
-	kvx_timer_stop(&engine->timers, &grant->drain);
-	if (!wait_ns || kvx_timer_start(&engine->timers, &grant->drain, engine->now_ns + wait_ns))
-		close_fence(grant, false);
-}
-
-/* A complete grant's sender has to stop too: what it sent again after a rail failed may be under
- * way, though nobody waits for it. */
 void kvx_grant_fence(struct kvx_grant *grant)
 {
-	/* Where the peer is not up its link is about to be disconnected, which fences too. */
-	if (grant->fence != KVX_FENCE_OPEN || !grant->lender || !kvx_peer_is_up(grant->lender) ||
-	    grant->lender->condemned)
-		return;
-	if (grant->drained)
-		close_fence(grant, true);
-	else
-		start_drain(grant);
+	for (uint32_t i = 0; i < grant->came; i++)
+		kvx_feed_fence(&grant->feeds[i]);
 }
 
-void kvx_grant_drained(struct kvx_grant *grant)
+bool kvx_grant_is_fenced(const struct kvx_grant *grant)
 {
-	grant->drained = true;
-	if (grant->fence == KVX_FENCE_DRAINING)
-		close_fence(grant, true);
+	for (uint32_t i = 0; i < grant->came; i++)
+		if (grant->feeds[i].fence != KVX_FENCE_CLOSED)
+			return false;
+	return true;
 }
 
-void kvx_grant_orphan(struct kvx_grant *grant)
-{
-	kvx_timer_stop(&grant->transfer.engine->timers, &grant->drain);
-	kvx_list_remove(&grant->lent_entry);
-	grant->lender = NULL;
-	grant->fence = KVX_FENCE_CLOSING;
-}
-
-static void acknowledge(struct kvx_grant *grant)
+void kvx_grant_acknowledge(struct kvx_grant *grant)
 {
 	struct kvx_engine *engine = grant->transfer.engine;
 	uint32_t requests = grant->requests;
 
+	if (!kvx_grant_is_fenced(grant))
+		return;
 	grant->requests = 0;
 	if (requests & KVX_GRANT_REVOKE)
 		kvx_engine_acknowledge(engine, &grant->fenced);
@@ -381,14 +441,6 @@ static void acknowledge(struct kvx_grant *grant)
 		atomic_store_explicit(&engine->slots[grant->slot], NULL, memory_order_release);
 		kvx_engine_acknowledge(engine, &grant->closed);
 	}
-}
-
-void kvx_grant_forbidden(struct kvx_grant *grant)
-{
-	kvx_list_remove(&grant->lent_entry);
-	grant->lender = NULL;
-	grant->fence = KVX_FENCE_CLOSED;
-	acknowledge(grant);
 }
 
 static void take(struct kvx_submission *submission, uint32_t wanted)
@@ -401,146 +453,15 @@ static void take(struct kvx_submission *submission, uint32_t wanted)
 		kvx_grant_end(grant, KVX_E_REVOKED,
 			      wanted & KVX_GRANT_CLOSE ? "grant: the receiver closed it"
 						       : "grant: the receiver revoked it");
-	if (wanted & KVX_GRANT_REVOKE && grant->fence == KVX_FENCE_DRAINING)
-		start_drain(grant); /* by the deadline of who revokes */
-	if (wanted & KVX_GRANT_CLOSE) {
-		kvx_grant_report(grant);
-		detach(grant);
+	for (uint32_t i = 0; i < grant->came; i++) {
+		struct kvx_feed *feed = &grant->feeds[i];
+		if (wanted & KVX_GRANT_REVOKE && feed->fence == KVX_FENCE_DRAINING)
+			kvx_feed_drain(feed); /* by the deadline of who revokes */
+		if (wanted & KVX_GRANT_CLOSE)
+			kvx_feed_report(feed);
 	}
+	if (wanted & KVX_GRANT_CLOSE)
+		detach(grant);
 	grant->requests |= wanted & (KVX_GRANT_REVOKE | KVX_GRANT_CLOSE);
-	if (grant->fence == KVX_FENCE_CLOSED)
-		acknowledge(grant);
-}
-
-static int check_open(const struct kvx_grant *grant, const struct kvx_peer *peer,
-		      const struct kvx_message *open)
-{
-	int error = kvx_geometry_match(&open->geometry, &grant->pool->geometry);
-
-	if (error)
-		return error;
-	if (grant->pool->one_sided && !peer->link->ops->one_sided)
-		return kvx_fail(KVX_E_REFUSED,
-				"grant: its memory is a device's, which %s does not reach",
-				peer->link->ops->name);
-	if (open->key != grant->key)
-		return kvx_fail(KVX_E_REFUSED, "grant: the ticket's key is not this grant's");
-	if (grant->target)
-		return kvx_fail(KVX_E_REFUSED, "grant: a sender has presented this ticket already");
-	if (kvx_transfer_ended(&grant->transfer))
-		return kvx_fail(grant->transfer.end < 0 ? grant->transfer.end : KVX_E_REFUSED, "%s",
-				grant->transfer.text ? grant->transfer.text
-						     : "grant: it has ended");
-	if (open->count != grant->image.count)
-		return kvx_fail(KVX_E_GEOMETRY, "grant: of %u blocks, but the stream has %u",
-				grant->image.count, open->count);
-	if (!open->units || open->units > kvx_image_units(&grant->image, 1))
-		return kvx_fail(KVX_E_PROTOCOL,
-				"grant: %u units in a layer of %u blocks and %u planes",
-				open->units, grant->image.count, grant->image.planes);
-	return 0;
-}
-
-/* How peers name the places of the pool's tensors, as few runs. */
-static void say_layout(struct kvx_grant *grant)
-{
-	const struct kvx_pool *pool = grant->pool;
-	struct kvx_message layout = {.type = KVX_MESSAGE_LAYOUT, .stream = grant->stream};
-	uint32_t tensors = kvx_pool_tensors(pool);
-
-	for (uint32_t first = 0, next; first < tensors; first = next) {
-		struct kvx_layout_run *run = &layout.layout[layout.count++];
-		next = kvx_pool_layout_run(pool, first, run);
-		if (layout.count < KVX_LAYOUT_RUNS_MAX && next < tensors)
-			continue;
-		kvx_peer_say(grant->peer, &layout);
-		layout.count = 0;
-	}
-}
-
-static void say_accept(struct kvx_grant *grant)
-{
-	struct kvx_message accept = {
-		.type = KVX_MESSAGE_ACCEPT, .stream = grant->stream, .hash = grant->hash};
-
-	kvx_peer_say(grant->peer, &accept);
-}
-
-void kvx_grant_permitted(struct kvx_grant *grant)
-{
-	if (!grant->peer)
-		return; /* it has ended in the meantime */
-	say_layout(grant);
-	say_accept(grant);
-}
-
-static bool lend(struct kvx_grant *grant, struct kvx_peer *peer)
-{
-	const struct kvx_pool *pool = grant->pool;
-
-	grant->permit = (struct kvx_permit){
-		.slot = grant->slot,
-		.generation = grant->generation,
-		.memories = pool->memories,
-		.memory_count = pool->memory_count,
-	};
-	if (!peer->link->ops->permit(peer->link, &grant->permit))
-		return false;
-	grant->fence = KVX_FENCE_OPEN;
-	grant->lender = peer;
-	kvx_list_append(&peer->lent, &grant->lent_entry);
-	return true;
-}
-
-int kvx_grant_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open)
-{
-	int error = check_open(grant, peer, open);
-
-	if (error)
-		return error;
-	struct kvx_image image = grant->image;
-	if (!kvx_image_cut(&image, open->units, open->weighted ? open->weights : NULL))
-		return kvx_fail(KVX_E_PROTOCOL, "grant: the sender's plan has units without bytes");
-	uint64_t hash = kvx_plan_hash(&grant->pool->geometry, &image, grant->table_hash);
-	if (hash != open->hash)
-		return kvx_fail(
-			KVX_E_PROTOCOL,
-			"grant: the sender's plan (%016llx) is not the receiver's (%016llx)",
-			(unsigned long long)open->hash, (unsigned long long)hash);
-	if (peer->link->ops->one_sided && !lend(grant, peer))
-		return kvx_fail(KVX_E_MEMORY, "grant: out of memory");
-	grant->image = image;
-	atomic_store_explicit(&grant->target, image.units, memory_order_release);
-	grant->peer = peer;
-	grant->stream = open->stream;
-	grant->hash = hash;
-	kvx_list_append(&peer->grants, &grant->peer_entry);
-	if (!peer->link->ops->one_sided) /* else once the permit is in force */
-		say_accept(grant);
-	return 0;
-}
-
-void kvx_grant_report(struct kvx_grant *grant)
-{
-	uint32_t layers = grant->transfer.layers;
-
-	if (kvx_list_empty(&grant->report_entry))
-		return;
-	kvx_list_remove(&grant->report_entry);
-	for (uint32_t layer = 0, first; layer < layers; layer++) {
-		for (first = layer;
-		     layer < layers && kvx_transfer_layer_done(&grant->transfer, layer) &&
-		     !(grant->reported[layer / 64] >> (layer % 64) & 1);
-		     layer++)
-			grant->reported[layer / 64] |= UINT64_C(1) << (layer % 64);
-		if (layer == first)
-			continue;
-		struct kvx_message whole = {.type = KVX_MESSAGE_WHOLE,
-					    .stream = grant->stream,
-					    .first = first,
-					    .count = layer - first};
-		kvx_peer_say(grant->peer, &whole);
-	}
-	if (grant->transfer.end == KVX_TRANSFER_COMPLETE)
-		detach(grant);
+	kvx_grant_acknowledge(grant);
 }

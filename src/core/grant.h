@@ -2,25 +2,17 @@
 #ifndef KVX_CORE_GRANT_H
 #define KVX_CORE_GRANT_H
 
-#include "core/message.h"
+#include "core/feed.h"
 #include "core/pool.h"
 #include "core/transfer.h"
 
 enum { KVX_GRANT_START = 1, KVX_GRANT_REVOKE = 2, KVX_GRANT_CLOSE = 4 };
 
-/* Between a grant and the bytes that a one-sided transport lets land. */
-enum kvx_fence {
-	KVX_FENCE_CLOSED,   /* none lands: nothing is lent, or not any more */
-	KVX_FENCE_OPEN,     /* the permit is lent, or about to be */
-	KVX_FENCE_DRAINING, /* the sender was asked to stop */
-	KVX_FENCE_CLOSING   /* the permit is taken back */
-};
-
-/* The counter of one layer. bits is the worker's; arrived is its number of set bits, for everybody.
- */
+/* The counter of one layer, or of the tail. bits and wanted are the worker's; arrived is the number
+ * of set bits and target of wanted ones, for everybody. */
 struct kvx_counter {
-	uint64_t bits;
-	_Atomic uint32_t arrived;
+	uint64_t bits, wanted;
+	_Atomic uint32_t arrived, target;
 };
 
 /* Made by its opener, then owned by the worker; what is constant or atomic anybody may read. */
@@ -37,41 +29,30 @@ struct kvx_grant {
 	uint32_t lease_ms;
 	int64_t opened_ns;
 	uint32_t *table;
+	uint32_t count;                  /* blocks of the table */
+	uint32_t token_first, token_end; /* of the request; those before are held already */
 	uint64_t table_hash;
 	uint8_t *ticket;
 	size_t ticket_bytes;
-	struct kvx_image image;  /* its units are 0 until a sender was accepted */
-	_Atomic uint32_t target; /* image.units, for everybody */
+	struct kvx_tail tail;
+	struct kvx_source tail_place;
+	const struct kvx_memory **memories; /* that senders may write: the pool's, the tail's */
+	uint32_t memory_count;
+	uint32_t senders;
 
 	/* The worker's. */
-	struct kvx_counter *counters; /* one for each layer */
-	struct kvx_peer *peer;        /* the sender, while it is connected and the grant goes on */
-	struct kvx_list peer_entry;
-	uint64_t stream; /* the sender's name of its stream */
-	uint64_t hash;   /* of the plan that was accepted */
-	struct kvx_list report_entry;
-	uint64_t reported[KVX_LAYER_WORDS]; /* whole layers that the sender was told of */
+	struct kvx_counter *counters; /* one for each layer, and the tail's */
+	struct kvx_feed *feeds;       /* one for each sender, came of them */
+	uint32_t came;
+	bool shared_out;                     /* all came, and bytes may move */
+	uint8_t feed_of_unit[KVX_UNITS_MAX]; /* once they may */
+	struct kvx_list pulls;               /* offers that are asked to feed it */
 	struct kvx_timer lease;
-
-	/* The worker's: its permit. */
-	struct kvx_permit permit;
-	enum kvx_fence fence;
-	struct kvx_peer *lender;    /* over whose link the permit is lent; NULL: it is gone */
-	struct kvx_list lent_entry; /* the lender's */
-	struct kvx_timer drain;     /* the sender has to stop before it runs out */
-	bool drained;               /* it has stopped already */
-	uint32_t requests;          /* to be acknowledged once the fence is closed */
-	_Atomic uint32_t drain_ms;  /* set by who revokes */
+	uint32_t requests;         /* to be acknowledged once all fences are closed */
+	_Atomic uint32_t drain_ms; /* set by who revokes */
 };
 
 /* The worker. */
-
-/* A sender presents its ticket. Fails with the code and text to refuse it with. */
-int kvx_grant_accept(struct kvx_grant *grant, struct kvx_peer *peer,
-		     const struct kvx_message *open);
-
-/* Tells the sender of the layers that became whole since the last time. */
-void kvx_grant_report(struct kvx_grant *grant);
 
 /* Ends a grant that goes on: from here on nothing lands in it. Does nothing to one that has ended.
  */
@@ -80,15 +61,17 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text);
 /* It has ended: soon no byte lands in it any more. */
 void kvx_grant_fence(struct kvx_grant *grant);
 
-/* The sender says that nothing is under way any more. */
-void kvx_grant_drained(struct kvx_grant *grant);
+/* No byte lands by a permit any more. */
+bool kvx_grant_is_fenced(const struct kvx_grant *grant);
 
-/* The transport's answers: the permit is in force; it is not any more. */
-void kvx_grant_permitted(struct kvx_grant *grant);
-void kvx_grant_forbidden(struct kvx_grant *grant);
+/* Requests that waited for the fences are answered. */
+void kvx_grant_acknowledge(struct kvx_grant *grant);
 
-/* The link that its permit was lent over is disconnected: the transport takes it back. */
-void kvx_grant_orphan(struct kvx_grant *grant);
+/* The counter of a layer, or of KVX_TAIL. */
+static inline struct kvx_counter *kvx_grant_counter(const struct kvx_grant *grant, uint32_t layer)
+{
+	return &grant->counters[layer == KVX_TAIL ? grant->transfer.layers : layer];
+}
 
 /* Ends a grant because its sender has given the stream up. */
 void kvx_grant_cancel(struct kvx_grant *grant, const char *text);

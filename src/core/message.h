@@ -3,28 +3,35 @@
 #ifndef KVX_CORE_MESSAGE_H
 #define KVX_CORE_MESSAGE_H
 
+#include "plan/shape.h"
 #include "transport.h"
 
 #include <kvxfer/kvxfer.h>
 
-#define KVX_PROTOCOL_VERSION 2u
+#define KVX_PROTOCOL_VERSION 3u
 #define KVX_LAYOUT_RUNS_MAX 28u /* of one message */
+#define KVX_PART_MAX 960u       /* bytes of a ticket in one message */
 
 enum kvx_message_type {
 	KVX_MESSAGE_HELLO =
-		1,           /* both ways, first: version, incarnation, heartbeat_ms, text: name */
-	KVX_MESSAGE_OPEN,    /* sender: stream, slot, generation, key, count, units, weights, hash,
-				geometry */
-	KVX_MESSAGE_ACCEPT,  /* receiver: stream, hash */
-	KVX_MESSAGE_REFUSE,  /* receiver: stream, code, text */
-	KVX_MESSAGE_WHOLE,   /* receiver: stream, first, count: these layers are whole */
-	KVX_MESSAGE_REVOKE,  /* receiver: stream, code, text: the grant has ended */
-	KVX_MESSAGE_CANCEL,  /* sender: slot, generation, text: the stream has ended */
-	KVX_MESSAGE_PING,    /* both ways: still here */
-	KVX_MESSAGE_BYE,     /* both ways, last: text: why the engine closes the link */
-	KVX_MESSAGE_LAYOUT,  /* receiver, before ACCEPT over one-sided transports: stream, layout */
+		1,          /* both ways, first: version, incarnation, heartbeat_ms, text: name */
+	KVX_MESSAGE_OPEN,   /* sender: stream, slot, generation, key, units, weights, tail,
+			       hash, geometry */
+	KVX_MESSAGE_ACCEPT, /* receiver: stream, unit_first, share, hash */
+	KVX_MESSAGE_REFUSE, /* receiver: stream, code, text */
+	KVX_MESSAGE_WHOLE,  /* receiver: stream, first, count: the stream's part of these layers has
+			       arrived */
+	KVX_MESSAGE_REVOKE, /* receiver: stream, code, text: the grant has ended */
+	KVX_MESSAGE_CANCEL, /* sender: slot, generation, text: the stream has ended */
+	KVX_MESSAGE_PING,   /* both ways: still here */
+	KVX_MESSAGE_BYE,    /* both ways, last: text: why the engine closes the link */
+	KVX_MESSAGE_LAYOUT, /* receiver, before ACCEPT over one-sided transports: stream, layout */
 	KVX_MESSAGE_DRAINED, /* sender, over those: slot, generation: nothing is under way any more
 			      */
+	KVX_MESSAGE_PULL, /* receiver: stream (the offer), key, count, first, part: of the grant's
+			     ticket of `count` bytes those from `first` on */
+	KVX_MESSAGE_RELEASE, /* receiver: stream (the offer), key: it is not pulled any more */
+	KVX_MESSAGE_DECLINE, /* sender: stream (the offer), code, text: it cannot be pulled */
 };
 
 /* Tensors (layer by layer, plane fastest) that lie alike: their first offset in a memory of the
@@ -47,8 +54,14 @@ struct kvx_message {
 	bool weighted; /* weights holds one for each unit */
 	uint8_t weights[KVX_UNITS_MAX];
 	struct kvx_layout_run layout[KVX_LAYOUT_RUNS_MAX];
+	bool tail;           /* the sender has the request's tail */
+	uint32_t unit_first; /* the number of the sender's first unit */
+	uint32_t planes;     /* of the share */
+	struct kvx_share share;
 	uint64_t hash;
 	struct kvx_geometry geometry;
+	uint32_t part_bytes;
+	uint8_t part[KVX_PART_MAX];
 	int code;
 	char text[KVX_ERROR_TEXT_MAX + 1];
 };

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "core/grant.h"
+#include "core/offer.h"
 #include "core/stream.h"
 
 #include <ctype.h>
@@ -31,7 +32,9 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 	kvx_list_init(&peer->entry);
 	kvx_list_init(&peer->streams);
 	kvx_list_init(&peer->active);
-	kvx_list_init(&peer->grants);
+	kvx_list_init(&peer->feeds);
+	kvx_list_init(&peer->pulls);
+	kvx_list_init(&peer->pulled);
 	kvx_list_init(&peer->draining);
 	kvx_list_init(&peer->lent);
 	return peer;
@@ -39,6 +42,8 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 
 void kvx_peer_free(struct kvx_peer *peer)
 {
+	while (!kvx_list_empty(&peer->pulls))
+		kvx_pull_free(kvx_container_of(peer->pulls.next, struct kvx_pull, peer_entry));
 	pthread_mutex_destroy(&peer->mutex);
 	kvx_event_finish(&peer->event);
 	free(peer->address);
@@ -96,9 +101,16 @@ static void end_transfers(struct kvx_peer *peer, int code, const char *text)
 	while (!kvx_list_empty(&peer->streams))
 		kvx_stream_end(kvx_container_of(peer->streams.next, struct kvx_stream, peer_entry),
 			       code, text, false);
-	while (!kvx_list_empty(&peer->grants))
-		kvx_grant_end(kvx_container_of(peer->grants.next, struct kvx_grant, peer_entry),
-			      code, text);
+	while (!kvx_list_empty(&peer->feeds))
+		kvx_feed_lost(kvx_container_of(peer->feeds.next, struct kvx_feed, peer_entry), code,
+			      text);
+	while (!kvx_list_empty(&peer->pulls))
+		kvx_pull_lost(kvx_container_of(peer->pulls.next, struct kvx_pull, peer_entry), code,
+			      text);
+	while (!kvx_list_empty(&peer->pulled))
+		kvx_offer_puller_lost(
+			kvx_container_of(peer->pulled.next, struct kvx_offer, puller_entry), code,
+			text);
 }
 
 /* The peer is down for good: a later stream makes a new one. */
@@ -240,7 +252,7 @@ static void disconnect(struct kvx_peer *peer)
 		kvx_stream_orphan(
 			kvx_container_of(peer->draining.next, struct kvx_stream, peer_entry));
 	while (!kvx_list_empty(&peer->lent))
-		kvx_grant_orphan(kvx_container_of(peer->lent.next, struct kvx_grant, lent_entry));
+		kvx_feed_orphan(kvx_container_of(peer->lent.next, struct kvx_feed, lent_entry));
 	peer->link = NULL;
 	peer->condemned = false;
 	free(peer->rails);

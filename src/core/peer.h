@@ -19,6 +19,8 @@ struct kvx_rail {
 	struct kvx_stream *stream; /* whose unit is under way, or NULL */
 	uint32_t layer, unit;
 	struct kvx_cursor cursor;
+	char *gathered;          /* a buffer with what follows the cursor, or NULL */
+	struct kvx_cursor after; /* it */
 };
 
 /* The receiving end of a rail: the unit under way, and where its next byte must begin. */
@@ -53,10 +55,13 @@ struct kvx_peer {
 	bool trying;           /* no link: the next transport is to be tried when the step ends */
 	bool greeted;          /* the other side's HELLO has come */
 	struct kvx_timer handshake;
-	struct kvx_list streams, active; /* all; those with units to post */
-	struct kvx_list grants;
+	struct kvx_list streams, active;   /* all; those with units to post */
+	struct kvx_list pulls;             /* of grants, from offers of this peer: outgoing */
+	uint32_t asked_bytes;              /* of tickets that it has not answered */
+	struct kvx_list pulled;            /* offers that this peer pulls: incoming */
+	struct kvx_list feeds;             /* of grants, that come over it */
 	struct kvx_list draining;          /* ended streams whose bytes may be under way */
-	struct kvx_list lent;              /* grants whose permits the transport holds */
+	struct kvx_list lent;              /* feeds whose permits the transport holds */
 	struct kvx_rail *rails;            /* outgoing: link->rails of them */
 	struct kvx_rail_arrival *arrivals; /* incoming: likewise */
 	struct kvx_unit refused;           /* last unit refused, so that it is counted once */

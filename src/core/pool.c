@@ -9,97 +9,79 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int check_geometry(const struct kvx_geometry *geometry)
+static uint32_t block_bytes(const struct kvx_pool *pool, uint32_t tensor)
 {
-	if (!geometry->layers || geometry->layers > KVX_LAYERS_MAX)
-		return kvx_fail(KVX_E_INVALID, "pool: %u layers: must be 1 to %u", geometry->layers,
-				KVX_LAYERS_MAX);
-	if (!geometry->planes || geometry->planes > KVX_PLANES_MAX)
-		return kvx_fail(KVX_E_INVALID, "pool: %u planes: must be 1 to %u", geometry->planes,
-				KVX_PLANES_MAX);
-	if (!geometry->blocks)
-		return kvx_fail(KVX_E_INVALID, "pool: no blocks");
-	if (!geometry->block_bytes || geometry->block_bytes % KVX_ALIGN)
-		return kvx_fail(KVX_E_INVALID, "pool: blocks of %u bytes: must be a multiple of %u",
-				geometry->block_bytes, KVX_ALIGN);
-	if (!memchr(geometry->dtype, 0, sizeof(geometry->dtype)))
-		return kvx_fail(KVX_E_INVALID, "pool: dtype is not zero-terminated");
-	return 0;
+	return pool->shape.plane[tensor % pool->shape.planes].block_bytes;
 }
 
-static uint32_t tensor_count(const struct kvx_geometry *geometry)
+static int check_tensor(const struct kvx_pool *pool, uint32_t index,
+			const struct kvx_tensor *tensor)
 {
-	return geometry->layers * geometry->planes;
-}
-
-static int check_tensor(const struct kvx_engine *engine, const struct kvx_geometry *geometry,
-			uint32_t index, const struct kvx_tensor *tensor)
-{
-	uint32_t layer = index / geometry->planes, plane = index % geometry->planes;
-	uint64_t stride = tensor->block_stride ? tensor->block_stride : geometry->block_bytes;
+	uint32_t layer = index / pool->shape.planes, plane = index % pool->shape.planes;
+	uint32_t bytes = block_bytes(pool, index), blocks = pool->geometry.blocks;
+	uint64_t stride = tensor->block_stride ? tensor->block_stride : bytes;
 	uint64_t span;
 
-	if (!tensor->region || tensor->region->engine != engine)
+	if (!tensor->region || tensor->region->engine != pool->engine)
 		return kvx_fail(KVX_E_INVALID, "pool: layer %u plane %u: no region of this engine",
 				layer, plane);
-	if (stride < geometry->block_bytes || stride % KVX_ALIGN || tensor->offset % KVX_ALIGN)
+	if (stride < bytes || stride % KVX_ALIGN || tensor->offset % KVX_ALIGN)
 		return kvx_fail(
 			KVX_E_INVALID,
 			"pool: layer %u plane %u: offset %llu and stride %llu must be multiples of "
 			"%u, and the stride at least a block's %u bytes",
 			layer, plane, (unsigned long long)tensor->offset,
-			(unsigned long long)stride, KVX_ALIGN, geometry->block_bytes);
-	if (__builtin_mul_overflow(stride, (uint64_t)geometry->blocks - 1, &span) ||
-	    __builtin_add_overflow(span, geometry->block_bytes, &span) ||
+			(unsigned long long)stride, KVX_ALIGN, bytes);
+	if (__builtin_mul_overflow(stride, (uint64_t)blocks - 1, &span) ||
+	    __builtin_add_overflow(span, bytes, &span) ||
 	    __builtin_add_overflow(span, tensor->offset, &span) ||
 	    span > tensor->region->memory.bytes)
 		return kvx_fail(
 			KVX_E_INVALID,
 			"pool: layer %u plane %u: %u blocks of stride %llu from offset %llu leave "
 			"their region of %zu bytes",
-			layer, plane, geometry->blocks, (unsigned long long)stride,
+			layer, plane, blocks, (unsigned long long)stride,
 			(unsigned long long)tensor->offset, kvx_region_bytes(tensor->region));
 	return 0;
 }
 
 /* Two tensors share a byte? Equal strides may interleave (K and V side by side in each block). */
-static bool tensors_overlap(const struct kvx_geometry *geometry, const struct kvx_source *a,
-			    const struct kvx_source *b)
+static bool tensors_overlap(const struct kvx_pool *pool, uint32_t first, uint32_t second)
 {
+	const struct kvx_source *a = &pool->sources[first], *b = &pool->sources[second];
+	uint32_t blocks = pool->geometry.blocks, bytes = block_bytes(pool, first);
+
 	if (a->base > b->base)
-		return tensors_overlap(geometry, b, a);
+		return tensors_overlap(pool, second, first);
 	uint64_t apart = (uint64_t)(b->base - a->base);
-	if (apart >= a->stride * (geometry->blocks - 1) + geometry->block_bytes)
+	if (apart >= a->stride * (blocks - 1) + bytes)
 		return false;
 	if (a->stride != b->stride)
 		return true;
 	uint64_t within = apart % a->stride;
-	return within < geometry->block_bytes ||
-	       (within + geometry->block_bytes > a->stride && geometry->blocks > 1);
+	return within < bytes || (within + block_bytes(pool, second) > a->stride && blocks > 1);
 }
 
 static int check_overlap(const struct kvx_pool *pool)
 {
-	const struct kvx_geometry *geometry = &pool->geometry;
-	uint32_t count = tensor_count(geometry);
+	uint32_t count = kvx_pool_tensors(pool), planes = pool->shape.planes;
 
 	for (uint32_t i = 1; i < count; i++)
 		for (uint32_t j = 0; j < i; j++)
 			if (pool->sources[i].memory == pool->sources[j].memory &&
-			    tensors_overlap(geometry, &pool->sources[i], &pool->sources[j]))
+			    tensors_overlap(pool, i, j))
 				return kvx_fail(
 					KVX_E_INVALID,
 					"pool: layer %u plane %u overlaps layer %u plane %u",
-					i / geometry->planes, i % geometry->planes,
-					j / geometry->planes, j % geometry->planes);
+					i / planes, i % planes, j / planes, j % planes);
 	return 0;
 }
 
 static void count_regions(struct kvx_pool *pool, int change)
 {
 	pthread_mutex_lock(&pool->engine->lock);
-	for (uint32_t i = 0; i < tensor_count(&pool->geometry); i++)
-		pool->regions[i]->pools += (uint32_t)change;
+	for (uint32_t i = 0; i < kvx_pool_tensors(pool); i++)
+		pool->regions[i]->users += (uint32_t)change;
 	pthread_mutex_unlock(&pool->engine->lock);
 }
 
@@ -115,17 +97,13 @@ static uint32_t index_memory(struct kvx_pool *pool, const struct kvx_memory *mem
 
 static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 {
-	const struct kvx_geometry *geometry = &pool->geometry;
-
-	pool->packed = true;
-	for (uint32_t i = 0; i < tensor_count(geometry); i++) {
+	for (uint32_t i = 0; i < kvx_pool_tensors(pool); i++) {
 		const struct kvx_tensor *tensor = &tensors[i];
-		int error = check_tensor(pool->engine, geometry, i, tensor);
+		int error = check_tensor(pool, i, tensor);
 		if (error)
 			return error;
 		uint64_t stride =
-			tensor->block_stride ? tensor->block_stride : geometry->block_bytes;
-		pool->packed = pool->packed && stride == geometry->block_bytes;
+			tensor->block_stride ? tensor->block_stride : block_bytes(pool, i);
 		pool->one_sided = pool->one_sided || tensor->region->memory.dmabuf >= 0;
 		pool->regions[i] = tensor->region;
 		pool->sources[i] = (struct kvx_source){
@@ -144,19 +122,22 @@ int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry
 {
 	if (!engine || !geometry || !tensors || !pool)
 		return kvx_fail(KVX_E_INVALID, "pool: NULL argument");
-	int error = check_geometry(geometry);
+	struct kvx_geometry complete;
+	int error = kvx_geometry_complete(geometry, &complete);
 	if (error)
 		return error;
 	struct kvx_pool *made = calloc(1, sizeof(*made));
 	if (!made)
 		return kvx_fail(KVX_E_MEMORY, "pool: out of memory");
 	made->engine = engine;
-	made->geometry = *geometry;
-	made->sources = calloc(tensor_count(geometry), sizeof(*made->sources));
-	made->regions = calloc(tensor_count(geometry), sizeof(struct kvx_region *));
+	made->geometry = complete;
+	kvx_shape_of(&complete, &made->shape);
+	uint32_t tensor_count = kvx_pool_tensors(made);
+	made->sources = calloc(tensor_count, sizeof(*made->sources));
+	made->regions = calloc(tensor_count, sizeof(struct kvx_region *));
 	made->granted = calloc((size_t)geometry->blocks / 64 + 1, sizeof(*made->granted));
-	made->targets = calloc(tensor_count(geometry), sizeof(*made->targets));
-	made->memories = calloc(tensor_count(geometry), sizeof(const struct kvx_memory *));
+	made->targets = calloc(tensor_count, sizeof(*made->targets));
+	made->memories = calloc(tensor_count, sizeof(const struct kvx_memory *));
 	if (!made->sources || !made->regions || !made->granted || !made->targets || !made->memories)
 		error = kvx_fail(KVX_E_MEMORY, "pool: out of memory for %u blocks",
 				 geometry->blocks);
@@ -174,16 +155,32 @@ int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry
 	return 0;
 }
 
-static int pool_over(struct kvx_region *region, const struct kvx_geometry *geometry,
-		     struct kvx_pool **pool)
+/* Where the tensors of a packed pool begin; the last entry is its size. NULL: no memory. */
+static uint64_t *pack(const struct kvx_shape *shape, uint32_t blocks)
 {
-	uint64_t plane_bytes = (uint64_t)geometry->blocks * geometry->block_bytes;
-	struct kvx_tensor *tensors = calloc(tensor_count(geometry), sizeof(*tensors));
+	size_t count = (size_t)shape->layers * shape->planes;
+	uint64_t *offsets = calloc(count + 1, sizeof(*offsets));
+
+	/* 511 layers of 8 planes of 2^32 blocks of 2^32 bytes do not fit; fewer may not either. */
+	for (size_t i = 0; offsets && i < count; i++) {
+		uint64_t bytes = (uint64_t)blocks * shape->plane[i % shape->planes].block_bytes;
+		if (__builtin_add_overflow(offsets[i], bytes, &offsets[i + 1])) {
+			free(offsets);
+			return NULL;
+		}
+	}
+	return offsets;
+}
+
+static int pool_over(struct kvx_region *region, const struct kvx_geometry *geometry,
+		     const uint64_t *offsets, uint32_t count, struct kvx_pool **pool)
+{
+	struct kvx_tensor *tensors = calloc(count, sizeof(*tensors));
 
 	if (!tensors)
 		return kvx_fail(KVX_E_MEMORY, "pool: out of memory");
-	for (uint32_t i = 0; i < tensor_count(geometry); i++)
-		tensors[i] = (struct kvx_tensor){.region = region, .offset = i * plane_bytes};
+	for (uint32_t i = 0; i < count; i++)
+		tensors[i] = (struct kvx_tensor){.region = region, .offset = offsets[i]};
 	int error = kvx_pool_open(region->engine, geometry, tensors, pool);
 	free(tensors);
 	return error;
@@ -192,25 +189,29 @@ static int pool_over(struct kvx_region *region, const struct kvx_geometry *geome
 int kvx_pool_alloc(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 		   struct kvx_pool **pool)
 {
+	struct kvx_geometry complete;
+	struct kvx_shape shape;
 	struct kvx_region *region;
-	uint64_t bytes;
 
 	if (!engine || !geometry || !pool)
 		return kvx_fail(KVX_E_INVALID, "pool: NULL argument");
-	int error = check_geometry(geometry);
+	int error = kvx_geometry_complete(geometry, &complete);
 	if (error)
 		return error;
-	if (__builtin_mul_overflow((uint64_t)geometry->blocks * geometry->block_bytes,
-				   (uint64_t)tensor_count(geometry), &bytes))
+	kvx_shape_of(&complete, &shape);
+	uint32_t count = shape.layers * shape.planes;
+	uint64_t *offsets = pack(&shape, complete.blocks);
+	if (!offsets)
 		return kvx_fail(KVX_E_MEMORY, "pool: more bytes than an address space has");
-	error = kvx_region_alloc(engine, bytes, &region);
-	if (error)
-		return error;
-	error = pool_over(region, geometry, pool);
-	if (error)
-		kvx_region_close(region);
-	else
-		(*pool)->allocated = region;
+	error = kvx_region_alloc(engine, offsets[count], &region);
+	if (!error) {
+		error = pool_over(region, geometry, offsets, count, pool);
+		if (error)
+			kvx_region_close(region);
+		else
+			(*pool)->allocated = region;
+	}
+	free(offsets);
 	return error;
 }
 
@@ -236,9 +237,8 @@ uint32_t kvx_pool_layout_run(const struct kvx_pool *pool, uint32_t first,
 
 void *kvx_pool_block(const struct kvx_pool *pool, uint32_t layer, uint32_t plane, uint32_t block)
 {
-	const struct kvx_geometry *geometry = &pool->geometry;
-
-	if (layer >= geometry->layers || plane >= geometry->planes || block >= geometry->blocks)
+	if (layer >= pool->shape.layers || plane >= pool->shape.planes ||
+	    block >= pool->geometry.blocks)
 		return NULL;
 	const struct kvx_source *source = &kvx_pool_layer(pool, layer)[plane];
 	return source->base + block * source->stride;
@@ -281,6 +281,29 @@ void kvx_pool_use(struct kvx_pool *pool, int change)
 	pthread_mutex_unlock(&pool->engine->lock);
 }
 
+int kvx_pool_check_tail(const struct kvx_pool *pool, const char *what, const struct kvx_tail *tail)
+{
+	if (!tail->bytes)
+		return 0;
+	if (!tail->region || tail->region->engine != pool->engine)
+		return kvx_fail(KVX_E_INVALID, "%s: the tail lies in no region of this engine",
+				what);
+	if (tail->bytes > KVX_TAIL_MAX || tail->bytes % KVX_ALIGN || tail->offset % KVX_ALIGN ||
+	    tail->bytes > tail->region->memory.bytes ||
+	    tail->offset > tail->region->memory.bytes - tail->bytes)
+		return kvx_fail(KVX_E_INVALID,
+				"%s: a tail of %u bytes at offset %llu: must be multiples of %u, "
+				"at most %u bytes and within its region of %zu bytes",
+				what, tail->bytes, (unsigned long long)tail->offset, KVX_ALIGN,
+				KVX_TAIL_MAX, kvx_region_bytes(tail->region));
+	if ((tail->region->memory.dmabuf >= 0) != pool->one_sided)
+		return kvx_fail(KVX_E_INVALID,
+				"%s: the tail and the pool must both lie in memory of this CPU, or "
+				"both in a device's",
+				what);
+	return 0;
+}
+
 int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const uint32_t *blocks,
 			 uint32_t count)
 {
@@ -296,53 +319,31 @@ int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const ui
 	return 0;
 }
 
-int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count)
+int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first, uint32_t count)
 {
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = first; i < count; i++) {
 		uint64_t bit = UINT64_C(1) << (blocks[i] % 64);
 		if (!(atomic_fetch_or(&pool->granted[blocks[i] / 64], bit) & bit))
 			continue;
-		uint32_t first = 0;
-		while (blocks[first] != blocks[i])
-			first++;
-		kvx_pool_release(pool, blocks, i);
-		return first < i ? kvx_fail(KVX_E_INVALID,
-					    "grant: block %u is repeated, as entries %u and %u",
-					    blocks[i], first, i)
-				 : kvx_fail(KVX_E_INVALID,
-					    "grant: block %u (entry %u) is granted already; close "
-					    "that grant "
-					    "first",
-					    blocks[i], i);
+		uint32_t before = first;
+		while (blocks[before] != blocks[i])
+			before++;
+		kvx_pool_release(pool, blocks, first, i);
+		return before < i ? kvx_fail(KVX_E_INVALID,
+					     "grant: block %u is repeated, as entries %u and %u",
+					     blocks[i], before, i)
+				  : kvx_fail(KVX_E_INVALID,
+					     "grant: block %u (entry %u) is granted already; close "
+					     "that grant "
+					     "first",
+					     blocks[i], i);
 	}
 	return 0;
 }
 
-void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count)
+void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first, uint32_t count)
 {
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = first; i < count; i++)
 		atomic_fetch_and(&pool->granted[blocks[i] / 64],
 				 ~(UINT64_C(1) << (blocks[i] % 64)));
-}
-
-static void describe(const struct kvx_geometry *geometry, char *text, size_t size)
-{
-	snprintf(text, size, "%u layers, %u planes, blocks of %u bytes and %u tokens, dtype \"%s\"",
-		 geometry->layers, geometry->planes, geometry->block_bytes, geometry->block_tokens,
-		 geometry->dtype);
-}
-
-int kvx_geometry_match(const struct kvx_geometry *sender, const struct kvx_geometry *receiver)
-{
-	char ours[160], theirs[160];
-
-	if (sender->layers == receiver->layers && sender->planes == receiver->planes &&
-	    sender->block_bytes == receiver->block_bytes &&
-	    sender->block_tokens == receiver->block_tokens &&
-	    strcmp(sender->dtype, receiver->dtype) == 0)
-		return 0;
-	describe(sender, ours, sizeof(ours));
-	describe(receiver, theirs, sizeof(theirs));
-	return kvx_fail(KVX_E_GEOMETRY, "pools do not match: sender has %s; receiver has %s", ours,
-			theirs);
 }

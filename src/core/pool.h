@@ -9,14 +9,14 @@
 struct kvx_pool {
 	struct kvx_engine *engine;
 	struct kvx_list entry;
-	struct kvx_geometry geometry;
+	struct kvx_geometry geometry; /* complete */
+	struct kvx_shape shape;
 	struct kvx_source *sources;         /* [layer][plane] */
 	struct kvx_region **regions;        /* [layer][plane] */
 	struct kvx_target *targets;         /* [layer][plane]: how peers name the same places */
 	const struct kvx_memory **memories; /* that the targets are in, each once */
 	uint32_t memory_count;
 	struct kvx_region *allocated; /* closed with the pool, or NULL */
-	bool packed;                  /* all strides equal block_bytes */
 	bool one_sided;               /* the CPU must not touch it: only such transports move it */
 	uint32_t users;               /* open grants and streams; under the engine's lock */
 	_Atomic uint64_t *granted;    /* a bit for each block that an open grant holds */
@@ -24,12 +24,12 @@ struct kvx_pool {
 
 static inline const struct kvx_source *kvx_pool_layer(const struct kvx_pool *pool, uint32_t layer)
 {
-	return pool->sources + (size_t)layer * pool->geometry.planes;
+	return pool->sources + (size_t)layer * pool->shape.planes;
 }
 
 static inline uint32_t kvx_pool_tensors(const struct kvx_pool *pool)
 {
-	return pool->geometry.layers * pool->geometry.planes;
+	return pool->shape.layers * pool->shape.planes;
 }
 
 /* The longest run of tensors from `first` on that lie alike. Returns the tensor after it. */
@@ -37,19 +37,21 @@ struct kvx_layout_run;
 uint32_t kvx_pool_layout_run(const struct kvx_pool *pool, uint32_t first,
 			     struct kvx_layout_run *run);
 
+/* The tail that a grant or stream is opened with. */
+int kvx_pool_check_tail(const struct kvx_pool *pool, const char *what, const struct kvx_tail *tail);
+
 /* Checks a table: not empty, not too long, every block in range. */
 int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const uint32_t *blocks,
 			 uint32_t count);
 
-/* Marks the blocks as granted; fails, marking none, if one is repeated or granted already. */
-int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count);
-void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count);
+/* Marks blocks[first..count) as granted; fails, marking none, if one is repeated or granted
+ * already. */
+int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first, uint32_t count);
+void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first,
+		      uint32_t count);
 
 /* One more, or one fewer, that keeps the pool from being closed. */
 void kvx_pool_use(struct kvx_pool *pool, int change);
-
-/* Two geometries that a request can move between; else KVX_E_GEOMETRY with both in the text. */
-int kvx_geometry_match(const struct kvx_geometry *sender, const struct kvx_geometry *receiver);
 
 void kvx_pool_free(struct kvx_pool *pool);
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sending half of the data path: ready layer -> unit -> rail -> slices -> transport. */
 #include "core/peer.h"
+#include "core/region.h"
 #include "core/stream.h"
 #include "plan/unit.h"
+
+#include <string.h>
 
 /* Batches that a rail gets in one step, so that the other peers get their turn. */
 #define BATCHES_PER_STEP 8
@@ -20,14 +23,117 @@ static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
 				kvx_list_remove(turn);
 			continue;
 		}
-		stream->posted[rail->layer].rail[rail->unit] = (uint8_t)index;
+		kvx_stream_posted(stream, rail->layer)->rail[rail->unit] = (uint8_t)index;
 		kvx_list_remove(turn);
 		kvx_list_append(&peer->active, turn);
-		kvx_cursor_seek(&rail->cursor, &stream->plan, rail->unit);
+		if (rail->layer == KVX_TAIL)
+			rail->cursor = (struct kvx_cursor){.end = stream->tail.bytes};
+		else
+			kvx_cursor_seek(&rail->cursor, &stream->plan, rail->unit);
 		rail->stream = stream;
+		rail->gathered = NULL;
 		return stream;
 	}
 	return NULL;
+}
+
+/* The tail is one slice. */
+static uint32_t fill_tail(struct kvx_cursor *cursor, const struct kvx_stream *stream,
+			  struct kvx_slice *slice, uint32_t *bytes)
+{
+	const struct kvx_memory *memory = &stream->tail.region->memory;
+
+	*bytes = stream->tail.bytes;
+	*slice = (struct kvx_slice){
+		.local = memory->address + stream->tail.offset,
+		.memory = memory,
+		.length = *bytes,
+	};
+	if (stream->targets) {
+		const struct kvx_target *target = &stream->targets[stream->targets_known - 1];
+		slice->target = target->memory;
+		slice->offset = target->base;
+	}
+	cursor->place = *bytes;
+	return 1;
+}
+
+/* Copies the next bytes of the unit, which lie in pieces, to one place, and moves the cursor. */
+static void gather(struct kvx_cursor *cursor, const struct kvx_stream *stream, uint32_t layer,
+		   char *to, uint32_t bytes)
+{
+	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
+	uint64_t end = cursor->end;
+	uint32_t count, some;
+
+	cursor->end = cursor->place + bytes;
+	while ((count = kvx_cursor_fill(cursor, &stream->plan, kvx_pool_layer(stream->pool, layer),
+					NULL, slices, &some)))
+		for (uint32_t i = 0; i < count; to += slices[i++].length)
+			memcpy(to, slices[i].local, slices[i].length);
+	cursor->end = end;
+}
+
+/* What is contiguous at the receiver, of at most a buffer; where that places the bytes itself, all
+ * of it. */
+static uint32_t fill_targets(const struct kvx_rail *rail, const struct kvx_stream *stream,
+			     const struct kvx_target *targets, struct kvx_slice *slices,
+			     uint32_t *bytes)
+{
+	struct kvx_cursor cursor = rail->cursor;
+
+	if (cursor.end - cursor.place > KVX_STAGING_BYTES)
+		cursor.end = cursor.place + KVX_STAGING_BYTES;
+	if (targets)
+		return kvx_cursor_fill(&cursor, &stream->plan, NULL, targets, slices, bytes);
+	*bytes = slices[0].length = (uint32_t)(cursor.end - cursor.place);
+	return 1;
+}
+
+/* Slices out of a buffer. A batch that the transport did not take was gathered already. 0: no
+ * buffer is free. */
+static uint32_t fill_staged(struct kvx_rail *rail, struct kvx_cursor *cursor,
+			    const struct kvx_stream *stream, const struct kvx_target *targets,
+			    struct kvx_slice *slices, uint32_t *bytes)
+{
+	struct kvx_engine *engine = stream->transfer.engine;
+	uint32_t count = fill_targets(rail, stream, targets, slices, bytes);
+
+	if (!rail->gathered) {
+		rail->gathered =
+			kvx_staging_take(engine, &kvx_stream_posted(stream, rail->layer)->staged);
+		if (!rail->gathered)
+			return 0;
+		rail->after = *cursor;
+		gather(&rail->after, stream, rail->layer, rail->gathered, *bytes);
+	}
+	const char *next = rail->gathered;
+	for (uint32_t i = 0; i < count; next += slices[i++].length) {
+		slices[i].local = next;
+		slices[i].memory = kvx_staging_memory(engine);
+	}
+	*cursor = rail->after;
+	return count;
+}
+
+/* The next slices of the unit that the rail carries. */
+static uint32_t fill(struct kvx_rail *rail, struct kvx_cursor *cursor,
+		     const struct kvx_stream *stream, struct kvx_slice *slices, uint32_t *bytes)
+{
+	const struct kvx_target *targets = NULL;
+	uint32_t count = 0, layer = rail->layer;
+
+	if (layer == KVX_TAIL)
+		return fill_tail(cursor, stream, slices, bytes);
+	if (stream->targets)
+		targets = stream->targets +
+			  (size_t)kvx_stream_their_layer(stream, layer) * stream->theirs.planes;
+	if (stream->staged)
+		count = fill_staged(rail, cursor, stream, targets, slices, bytes);
+	if (!count)
+		count = kvx_cursor_fill(cursor, &stream->plan, kvx_pool_layer(stream->pool, layer),
+					targets, slices, bytes);
+	return count;
 }
 
 static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream *stream)
@@ -37,22 +143,20 @@ static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream 
 	struct kvx_cursor cursor = rail->cursor;
 	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
 	struct kvx_batch batch = {
-		.unit = {kvx_imm_pack(stream->ticket.slot, stream->ticket.generation, rail->layer,
-				      rail->unit),
+		.unit = {kvx_imm_pack(stream->ticket.slot, stream->ticket.generation,
+				      kvx_stream_their_layer(stream, rail->layer),
+				      stream->unit_first + rail->unit),
 			 stream->ticket.generation},
 		.place = cursor.place,
 		.slices = slices,
 		.flow = &stream->flow,
 	};
-	size_t first_plane = (size_t)rail->layer * stream->pool->geometry.planes;
-
-	batch.count = kvx_cursor_fill(
-		&cursor, &stream->plan, kvx_pool_layer(stream->pool, rail->layer),
-		stream->targets ? stream->targets + first_plane : NULL, slices, &batch.bytes);
+	batch.count = fill(rail, &cursor, stream, slices, &batch.bytes);
 	batch.last = cursor.place == cursor.end;
 	if (!peer->link->ops->post(peer->link, index, &batch))
 		return false;
 	rail->cursor = cursor;
+	rail->gathered = NULL;
 	kvx_count(engine, slices_sent, batch.count);
 	kvx_count(engine, bytes_sent, batch.bytes);
 	if (batch.last) {

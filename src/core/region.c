@@ -308,17 +308,27 @@ int kvx_region_close(struct kvx_region *region)
 		return 0;
 	struct kvx_engine *engine = region->engine;
 	pthread_mutex_lock(&engine->lock);
-	uint32_t pools = region->pools;
-	if (!pools)
+	uint32_t users = region->users;
+	if (!users)
 		kvx_list_remove(&region->entry);
 	pthread_mutex_unlock(&engine->lock);
-	if (pools)
+	if (users)
 		return kvx_fail(KVX_E_BUSY,
-				"region: %u tensors of pools lie over it; close the pools first",
-				pools);
+				"region: %u tensors of pools or tails lie over it; close the pools "
+				"first",
+				users);
 	kvx_engine_request(engine, &region->submission, 1, &region->forgotten);
 	kvx_region_free(region);
 	return 0;
+}
+
+void kvx_region_use(struct kvx_region *region, int change)
+{
+	if (!region)
+		return;
+	pthread_mutex_lock(&region->engine->lock);
+	region->users += (uint32_t)change;
+	pthread_mutex_unlock(&region->engine->lock);
 }
 
 void kvx_region_free(struct kvx_region *region)

@@ -4,18 +4,21 @@
 
 #include "core/engine.h"
 
-/* Owner: whoever registered it; `pools` is under the engine's lock. */
+/* Owner: whoever registered it; `users` is under the engine's lock. */
 struct kvx_region {
 	struct kvx_engine *engine;
 	struct kvx_list entry;
 	struct kvx_memory memory;
 	bool allocated; /* the memory is ours to free */
-	uint32_t pools; /* that lie over it */
+	uint32_t users; /* tensors of pools that lie over it, and tails */
 	struct kvx_submission submission;
 	_Atomic bool forgotten;
 };
 
 /* Frees a region that nothing uses, when the worker has ended or forgotten it. */
 void kvx_region_free(struct kvx_region *region);
+
+/* One more, or one fewer, that keeps it from being closed. NULL does nothing. */
+void kvx_region_use(struct kvx_region *region, int change);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "core/grant.h"
+#include "core/offer.h"
 #include "core/peer.h"
 #include "core/stream.h"
 
@@ -128,6 +129,7 @@ static void go_up(struct kvx_peer *peer)
 		      peer->info.name, peer->info.incarnation, peer->info.why);
 	kvx_list_for_each (entry, next, &peer->streams)
 		kvx_stream_present(kvx_container_of(entry, struct kvx_stream, peer_entry));
+	kvx_pulls_present(peer);
 }
 
 static void on_hello(struct kvx_peer *peer, const struct kvx_message *hello)
@@ -166,15 +168,17 @@ static void on_hello(struct kvx_peer *peer, const struct kvx_message *hello)
 static void on_open(struct kvx_peer *peer, const struct kvx_message *open)
 {
 	struct kvx_grant *grant = kvx_grant_find(peer->engine, open->slot, open->generation);
-	int error = grant ? kvx_grant_accept(grant, peer, open)
+	int error = grant ? kvx_feed_accept(grant, peer, open)
 			  : kvx_fail(KVX_E_REFUSED,
 				     "grant: slot %u generation %u is not open in %s (%016" PRIx64
 				     "); it was closed",
 				     open->slot, open->generation, peer->engine->name,
 				     peer->engine->incarnation);
 
-	if (!error)
+	if (!error) {
+		kvx_pull_answered(grant, peer);
 		return;
+	}
 	struct kvx_message refuse = {
 		.type = KVX_MESSAGE_REFUSE, .stream = open->stream, .code = error};
 	snprintf(refuse.text, sizeof(refuse.text), "%s", kvx_error_text());
@@ -185,8 +189,9 @@ static void on_drained(struct kvx_peer *peer, const struct kvx_message *drained)
 {
 	struct kvx_grant *grant = kvx_grant_find(peer->engine, drained->slot, drained->generation);
 
-	if (grant && grant->lender == peer)
-		kvx_grant_drained(grant);
+	struct kvx_feed *feed = grant ? kvx_feed_find(grant, peer) : NULL;
+	if (feed && feed->lender == peer)
+		kvx_feed_drained(feed);
 }
 
 static void on_cancel(struct kvx_peer *peer, const struct kvx_message *cancel)
@@ -194,8 +199,11 @@ static void on_cancel(struct kvx_peer *peer, const struct kvx_message *cancel)
 	struct kvx_grant *grant = kvx_grant_find(peer->engine, cancel->slot, cancel->generation);
 	char text[KVX_ERROR_TEXT_MAX + 1];
 
-	if (!grant || grant->peer != peer)
+	struct kvx_feed *feed = grant ? kvx_feed_find(grant, peer) : NULL;
+	if (!feed || feed->peer != peer)
 		return; /* it has ended in the meantime */
+	if (grant->shared_out && !feed->layers_left)
+		return; /* it had done its part, and did not know yet */
 	snprintf(text, sizeof(text), "peer %s: %.400s", peer->info.name, cancel->text);
 	kvx_grant_cancel(grant, text);
 }
@@ -209,7 +217,7 @@ static void on_stream_message(struct kvx_peer *peer, const struct kvx_message *m
 		return; /* it has ended in the meantime */
 	switch (message->type) {
 	case KVX_MESSAGE_ACCEPT:
-		kvx_stream_accept(stream, message->hash);
+		kvx_stream_accept(stream, message);
 		break;
 	case KVX_MESSAGE_LAYOUT:
 		kvx_stream_layout(stream, message->layout, message->count);
@@ -220,6 +228,27 @@ static void on_stream_message(struct kvx_peer *peer, const struct kvx_message *m
 	default:
 		snprintf(text, sizeof(text), "peer %s: %.400s", peer->info.name, message->text);
 		kvx_stream_end(stream, message->code, text, false);
+	}
+}
+
+/* From who connected. */
+static void on_request(struct kvx_peer *peer, const struct kvx_message *message)
+{
+	switch (message->type) {
+	case KVX_MESSAGE_OPEN:
+		on_open(peer, message);
+		break;
+	case KVX_MESSAGE_DRAINED:
+		on_drained(peer, message);
+		break;
+	case KVX_MESSAGE_PULL:
+		kvx_offer_pulled(peer, message);
+		break;
+	case KVX_MESSAGE_RELEASE:
+		kvx_offer_released(peer, message);
+		break;
+	default:
+		on_cancel(peer, message);
 	}
 }
 
@@ -248,20 +277,21 @@ static void message_arrived(void *context, struct kvx_link *link, const void *by
 	case KVX_MESSAGE_OPEN:
 	case KVX_MESSAGE_CANCEL:
 	case KVX_MESSAGE_DRAINED:
+	case KVX_MESSAGE_PULL:
+	case KVX_MESSAGE_RELEASE:
 		if (peer->outgoing)
 			kvx_peer_condemn(peer, KVX_E_PROTOCOL,
-					 "a sender's message from a receiver");
-		else if (message.type == KVX_MESSAGE_OPEN)
-			on_open(peer, &message);
-		else if (message.type == KVX_MESSAGE_DRAINED)
-			on_drained(peer, &message);
+					 "a message that only who connects may send");
 		else
-			on_cancel(peer, &message);
+			on_request(peer, &message);
 		break;
 	case KVX_MESSAGE_BYE:
 		kvx_peer_condemn(peer, KVX_E_PEER_LOST, message.text);
 		break;
 	case KVX_MESSAGE_PING:
+		break;
+	case KVX_MESSAGE_DECLINE:
+		kvx_pull_declined(peer, &message);
 		break;
 	default:
 		on_stream_message(peer, &message);
@@ -289,13 +319,13 @@ static void arrived(void *engine, struct kvx_link *link, uint32_t rail, uint32_t
 static void permitted(void *engine, struct kvx_permit *permit)
 {
 	(void)engine;
-	kvx_grant_permitted(kvx_container_of(permit, struct kvx_grant, permit));
+	kvx_feed_permitted(kvx_container_of(permit, struct kvx_feed, permit));
 }
 
 static void forbidden(void *engine, struct kvx_permit *permit)
 {
 	(void)engine;
-	kvx_grant_forbidden(kvx_container_of(permit, struct kvx_grant, permit));
+	kvx_feed_forbidden(kvx_container_of(permit, struct kvx_feed, permit));
 }
 
 static void drained(void *engine, struct kvx_flow *flow)

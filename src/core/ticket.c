@@ -2,7 +2,7 @@
 #include "core/ticket.h"
 
 #include "base/error.h"
-#include "base/wire.h"
+#include "core/geometry.h"
 #include "plan/plan.h"
 
 #define XXH_INLINE_ALL
@@ -54,8 +54,8 @@ static void get_table(struct kvx_reader *reader, uint32_t *table, uint32_t count
 
 static void put_fields(struct kvx_writer *writer, const struct kvx_ticket *ticket)
 {
-	const struct kvx_geometry *geometry = &ticket->geometry;
-
+	kvx_put_u8(writer, (uint8_t)ticket->kind);
+	kvx_put_u64(writer, ticket->offer);
 	kvx_put_u64(writer, ticket->incarnation);
 	kvx_put_text(writer, ticket->name);
 	kvx_put_u32(writer, ticket->slot);
@@ -63,13 +63,11 @@ static void put_fields(struct kvx_writer *writer, const struct kvx_ticket *ticke
 	kvx_put_u64(writer, ticket->key);
 	kvx_put_u32(writer, ticket->lease_ms);
 	kvx_put_u64(writer, (uint64_t)ticket->expires_ms);
-	kvx_put_u32(writer, geometry->layers);
-	kvx_put_u32(writer, geometry->planes);
-	kvx_put_u32(writer, geometry->blocks);
-	kvx_put_u32(writer, geometry->block_bytes);
-	kvx_put_u32(writer, geometry->block_tokens);
-	kvx_put_text(writer, geometry->dtype);
-	kvx_put_u8(writer, ticket->packed);
+	kvx_put_geometry(writer, &ticket->geometry);
+	kvx_put_u32(writer, ticket->token_first);
+	kvx_put_u32(writer, ticket->token_end);
+	kvx_put_u32(writer, ticket->senders);
+	kvx_put_u32(writer, ticket->tail_bytes);
 	kvx_put_u8(writer, ticket->hint_bytes);
 	kvx_put_bytes(writer, ticket->hint, ticket->hint_bytes);
 	kvx_put_text(writer, ticket->address);
@@ -78,8 +76,7 @@ static void put_fields(struct kvx_writer *writer, const struct kvx_ticket *ticke
 
 int kvx_ticket_encode(const struct kvx_ticket *ticket, uint8_t **bytes, size_t *size)
 {
-	bool packed = true;
-	uint32_t runs = kvx_plan_runs(ticket->table, ticket->table, ticket->count, packed, NULL);
+	uint32_t runs = kvx_plan_runs(ticket->table, 1, ticket->table, 1, ticket->count, NULL);
 	size_t room = FIXED_MAX_BYTES + (size_t)runs * RUN_MAX_BYTES + CHECK_BYTES;
 	uint8_t *made = malloc(room);
 
@@ -129,22 +126,31 @@ static int check_frame(const void *bytes, size_t size)
 	return 0;
 }
 
-static bool geometry_is_sane(const struct kvx_ticket *ticket)
+static bool offer_is_sane(const struct kvx_ticket *ticket)
 {
-	const struct kvx_geometry *geometry = &ticket->geometry;
+	return ticket->kind == KVX_TICKET_OFFER && !ticket->count && !ticket->token_first &&
+	       ticket->token_end && !ticket->hint_bytes;
+}
 
-	return geometry->layers && geometry->layers <= KVX_LAYERS_MAX && geometry->planes &&
-	       geometry->planes <= KVX_PLANES_MAX && geometry->block_bytes && geometry->blocks &&
-	       geometry->block_bytes % KVX_ALIGN == 0 && ticket->count &&
-	       ticket->count <= KVX_TABLE_MAX && ticket->count <= geometry->blocks &&
-	       ticket->slot < KVX_GRANTS_MAX;
+static bool is_sane(const struct kvx_ticket *ticket)
+{
+	if (ticket->tail_bytes > KVX_TAIL_MAX || ticket->tail_bytes % KVX_ALIGN)
+		return false;
+	if (ticket->kind != KVX_TICKET_GRANT)
+		return offer_is_sane(ticket);
+	uint32_t blocks = kvx_geometry_blocks(&ticket->geometry, ticket->token_end);
+
+	return ticket->token_first < ticket->token_end && ticket->count == blocks &&
+	       ticket->count <= KVX_TABLE_MAX && ticket->count <= ticket->geometry.blocks &&
+	       ticket->slot < KVX_GRANTS_MAX && ticket->senders &&
+	       ticket->senders <= KVX_SENDERS_MAX && !ticket->offer;
 }
 
 static void get_fields(struct kvx_reader *reader, struct kvx_ticket *ticket, char *address,
 		       size_t address_size)
 {
-	struct kvx_geometry *geometry = &ticket->geometry;
-
+	ticket->kind = (enum kvx_ticket_kind)kvx_get_u8(reader);
+	ticket->offer = kvx_get_u64(reader);
 	ticket->incarnation = kvx_get_u64(reader);
 	kvx_get_text(reader, ticket->name, sizeof(ticket->name));
 	ticket->slot = kvx_get_u32(reader);
@@ -152,13 +158,11 @@ static void get_fields(struct kvx_reader *reader, struct kvx_ticket *ticket, cha
 	ticket->key = kvx_get_u64(reader);
 	ticket->lease_ms = kvx_get_u32(reader);
 	ticket->expires_ms = (int64_t)kvx_get_u64(reader);
-	geometry->layers = kvx_get_u32(reader);
-	geometry->planes = kvx_get_u32(reader);
-	geometry->blocks = kvx_get_u32(reader);
-	geometry->block_bytes = kvx_get_u32(reader);
-	geometry->block_tokens = kvx_get_u32(reader);
-	kvx_get_text(reader, geometry->dtype, sizeof(geometry->dtype));
-	ticket->packed = kvx_get_u8(reader) != 0;
+	kvx_get_geometry(reader, &ticket->geometry);
+	ticket->token_first = kvx_get_u32(reader);
+	ticket->token_end = kvx_get_u32(reader);
+	ticket->senders = kvx_get_u32(reader);
+	ticket->tail_bytes = kvx_get_u32(reader);
 	ticket->hint_bytes = kvx_get_u8(reader);
 	if (ticket->hint_bytes > sizeof(ticket->hint))
 		reader->failed = true;
@@ -166,12 +170,15 @@ static void get_fields(struct kvx_reader *reader, struct kvx_ticket *ticket, cha
 		kvx_get_bytes(reader, ticket->hint, ticket->hint_bytes);
 	kvx_get_text(reader, address, address_size);
 	ticket->count = kvx_get_u32(reader);
-	if (!geometry_is_sane(ticket))
+	if (!reader->failed && !is_sane(ticket))
 		reader->failed = true;
 }
 
-int kvx_ticket_decode(struct kvx_ticket *ticket, const void *bytes, size_t size)
+int kvx_ticket_decode(struct kvx_ticket *ticket, enum kvx_ticket_kind kind, const void *bytes,
+		      size_t size)
 {
+	static const char *const names[] = {"a grant's, which a sender streams into",
+					    "an offer's, which a receiver pulls"};
 	char address[FIXED_MAX_BYTES];
 	int error = check_frame(bytes, size);
 
@@ -183,8 +190,11 @@ int kvx_ticket_decode(struct kvx_ticket *ticket, const void *bytes, size_t size)
 	get_fields(&reader, &made, address, sizeof(address));
 	if (reader.failed)
 		return kvx_fail(KVX_E_TICKET, "ticket: a field is out of its range");
+	if (made.kind != kind)
+		return kvx_fail(KVX_E_TICKET, "ticket: it is %s, where %s is wanted",
+				names[made.kind], names[kind]);
 	made.address = strdup(address);
-	made.table = malloc((size_t)made.count * sizeof(*made.table));
+	made.table = malloc(((size_t)made.count + 1) * sizeof(*made.table));
 	if (!made.address || !made.table) {
 		kvx_ticket_finish(&made);
 		return kvx_fail(KVX_E_MEMORY, "ticket: out of memory for %u blocks", made.count);

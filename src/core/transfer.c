@@ -9,9 +9,10 @@
 #include <string.h>
 
 void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine, const char *what,
-		       uint32_t layers)
+		       uint32_t layers, bool tail)
 {
-	*transfer = (struct kvx_transfer){.engine = engine, .what = what, .layers = layers};
+	*transfer = (struct kvx_transfer){
+		.engine = engine, .what = what, .layers = layers, .tail = tail};
 	kvx_event_init(&transfer->event);
 	kvx_event_init(&transfer->end_event);
 }
@@ -41,7 +42,7 @@ void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)
 	atomic_store_explicit(word, new, memory_order_release);
 	uint32_t count = atomic_load_explicit(&transfer->done_count, memory_order_relaxed) + 1;
 	atomic_store_explicit(&transfer->done_count, count, memory_order_release);
-	if (count == transfer->layers)
+	if (count == kvx_transfer_parts(transfer))
 		set_end(transfer, KVX_TRANSFER_COMPLETE);
 	else
 		kvx_event_notify(&transfer->event);
@@ -56,11 +57,22 @@ bool kvx_transfer_fail(struct kvx_transfer *transfer, int code, const char *text
 	return true;
 }
 
+int kvx_transfer_check_layer(const struct kvx_transfer *transfer, uint32_t layer)
+{
+	if (layer < transfer->layers || (layer == KVX_TAIL && transfer->tail))
+		return 0;
+	if (layer == KVX_TAIL)
+		return kvx_fail(KVX_E_INVALID, "%s: it has no tail", transfer->what);
+	return kvx_fail(KVX_E_INVALID, "%s: layer %u: there are %u", transfer->what, layer,
+			transfer->layers);
+}
+
 int kvx_transfer_poll(struct kvx_transfer *transfer, uint32_t layer)
 {
-	if (layer != KVX_ALL_LAYERS && layer >= transfer->layers)
-		return kvx_fail(KVX_E_INVALID, "%s: layer %u: there are %u", transfer->what, layer,
-				transfer->layers);
+	int error = layer == KVX_ALL_LAYERS ? 0 : kvx_transfer_check_layer(transfer, layer);
+
+	if (error)
+		return error;
 	if (layer != KVX_ALL_LAYERS && kvx_transfer_layer_done(transfer, layer))
 		return 1;
 	int end = atomic_load_explicit(&transfer->end, memory_order_acquire);

@@ -9,7 +9,8 @@
 
 #include <stdbool.h>
 
-#define KVX_LAYER_WORDS ((KVX_LAYERS_MAX + 63) / 64)
+/* Bits of all layers, and of KVX_TAIL. */
+#define KVX_LAYER_WORDS ((KVX_TAIL + 64) / 64)
 
 /* In kvx_transfer.end, beside 0 (goes on) and negative codes. */
 #define KVX_TRANSFER_COMPLETE 1
@@ -20,6 +21,7 @@ struct kvx_transfer {
 	struct kvx_engine *engine;
 	const char *what; /* "grant 17 (generation 3)"-like prefix of texts: "grant" or "stream" */
 	uint32_t layers;
+	bool tail; /* beside them; its bit of done is KVX_TAIL */
 	_Atomic int end;
 	char *text; /* why it ended, once end is negative; owned */
 	_Atomic uint32_t done_count;
@@ -29,7 +31,7 @@ struct kvx_transfer {
 };
 
 void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine, const char *what,
-		       uint32_t layers);
+		       uint32_t layers, bool tail);
 void kvx_transfer_finish(struct kvx_transfer *transfer);
 
 static inline bool kvx_transfer_ended(const struct kvx_transfer *transfer)
@@ -50,6 +52,15 @@ void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer);
 
 /* The worker: ends it with a negative code. Returns false if it had ended already. */
 bool kvx_transfer_fail(struct kvx_transfer *transfer, int code, const char *text);
+
+/* How many things have to be done: the layers, and the tail. */
+static inline uint32_t kvx_transfer_parts(const struct kvx_transfer *transfer)
+{
+	return transfer->layers + transfer->tail;
+}
+
+/* KVX_E_INVALID: there is no such layer, or no tail. */
+int kvx_transfer_check_layer(const struct kvx_transfer *transfer, uint32_t layer);
 
 /* The public calls' bodies; any thread. */
 int kvx_transfer_poll(struct kvx_transfer *transfer, uint32_t layer);

@@ -2,16 +2,24 @@
 /* Which units a stream has, and which rail carries which of them. */
 #include "core/peer.h"
 #include "core/stream.h"
+#include "plan/cut.h"
 
 #include <string.h>
 
-/* Over one-sided transports each rail has its unit of each layer, so that the receiver handles one
- * arrival for each. Returns the number of units. */
-static uint32_t share_rails(struct kvx_stream *stream, uint8_t *weights)
+static uint32_t chunks_of(const struct kvx_stream *stream, uint32_t most)
+{
+	const struct kvx_ticket *ticket = &stream->ticket;
+
+	return kvx_cut_chunks(ticket->token_end - ticket->token_first, stream->chunk_tokens, most);
+}
+
+/* Over one-sided transports each rail has its unit of each chunk of a layer, so that the receiver
+ * handles one arrival for each. */
+static void share_rails(struct kvx_stream *stream, uint32_t most)
 {
 	const struct kvx_link *link = stream->peer->link;
 	struct kvx_shares shares;
-	uint32_t units = 0, most = kvx_image_units(&stream->plan.image, 1);
+	uint32_t units = 0;
 
 	uint32_t shared = link->ops->share(link, stream->pool->memories[0], stream->ticket.hint,
 					   stream->ticket.hint_bytes, &shares);
@@ -21,42 +29,44 @@ static uint32_t share_rails(struct kvx_stream *stream, uint8_t *weights)
 	for (uint32_t rail = 0; rail < link->rails && units < most; rail++) {
 		if (!shares.weight[rail])
 			continue;
-		weights[units] = shares.weight[rail];
+		stream->weights[units] = shares.weight[rail];
 		stream->home[units++] = (uint8_t)rail;
 	}
-	return units;
-}
-
-bool kvx_stream_cut(struct kvx_stream *stream, bool *weighted, uint8_t *weights)
-{
-	struct kvx_engine *engine = stream->transfer.engine;
-	struct kvx_image image = stream->plan.image;
-
-	*weighted = false;
-
-	stream->units_have_rails = stream->peer->link->ops->one_sided;
-	if (stream->units_have_rails) {
-		uint32_t units = share_rails(stream, weights);
-		if (!units)
-			return false;
-		*weighted = kvx_image_cut(&image, units, weights);
-		if (!*weighted)
-			kvx_image_cut(&image, units, NULL);
-	} else {
-		kvx_image_cut(&image, kvx_image_units(&image, engine->options.unit_bytes), NULL);
+	if (!units)
+		return;
+	stream->weighted = true;
+	stream->units = units * chunks_of(stream, most / units);
+	for (uint32_t unit = units; unit < stream->units; unit++) {
+		stream->weights[unit] = stream->weights[unit - units];
+		stream->home[unit] = stream->home[unit - units];
 	}
-	pthread_mutex_lock(&engine->lock);
-	stream->plan.image = image;
-	pthread_mutex_unlock(&engine->lock);
-	stream->hash = kvx_plan_hash(&stream->pool->geometry, &image, stream->table_hash);
-	return true;
 }
 
-static uint64_t all_units(const struct kvx_stream *stream)
+/* All rails take units as they come. */
+static void share_freely(struct kvx_stream *stream, uint32_t most)
 {
-	uint32_t units = stream->plan.image.units;
+	stream->units =
+		kvx_cut_freely(&stream->plan.image, stream->transfer.engine->options.unit_bytes,
+			       chunks_of(stream, most), most);
+}
 
-	return units == 64 ? ~UINT64_C(0) : (UINT64_C(1) << units) - 1;
+bool kvx_stream_cut(struct kvx_stream *stream)
+{
+	uint32_t most = KVX_UNITS_MAX / stream->ticket.senders;
+
+	stream->units = 0;
+	stream->weighted = false;
+	stream->units_have_rails = stream->peer->link->ops->one_sided;
+	if (stream->units_have_rails)
+		share_rails(stream, most);
+	else
+		share_freely(stream, most);
+	return stream->units != 0;
+}
+
+static uint64_t all_units(const struct kvx_stream *stream, uint32_t layer)
+{
+	return layer == KVX_TAIL ? 1 : stream->filled;
 }
 
 /* Units that the rail may carry: its own, and those of rails that are down. */
@@ -65,14 +75,29 @@ static uint64_t units_of(const struct kvx_stream *stream, uint32_t rail)
 	uint64_t units = 0;
 
 	if (!stream->units_have_rails)
-		return all_units(stream);
-	for (uint32_t unit = 0; unit < stream->plan.image.units; unit++) {
+		return ~UINT64_C(0);
+	for (uint32_t unit = 0; unit < stream->units; unit++) {
 		uint32_t home = stream->home[unit];
 		if (home == rail ||
 		    (!stream->peer->rails[home].up && stream->usable_rails >> rail & 1))
 			units |= UINT64_C(1) << unit;
 	}
 	return units;
+}
+
+/* Units all of whose tokens are ready. */
+static uint64_t ready_units(const struct kvx_stream *stream, uint32_t layer)
+{
+	uint32_t index = layer == KVX_TAIL ? stream->transfer.layers : layer;
+	uint32_t tokens = atomic_load_explicit(&stream->ready_tokens[index], memory_order_acquire);
+	uint64_t units = 0;
+
+	if (tokens == UINT32_MAX)
+		return all_units(stream, layer);
+	for (uint32_t unit = 0; unit < stream->units; unit++)
+		if (kvx_image_unit_token(&stream->plan.image, unit + 1) <= tokens)
+			units |= UINT64_C(1) << unit;
+	return units & stream->filled;
 }
 
 bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *layer, uint32_t *unit)
@@ -82,15 +107,18 @@ bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *la
 	for (uint32_t i = 0; i < KVX_LAYER_WORDS; i++) {
 		for (uint64_t pending = stream->pending[i]; pending; pending &= pending - 1) {
 			*layer = i * 64 + (uint32_t)__builtin_ctzll(pending);
-			uint64_t *posted = &stream->posted[*layer].bits;
-			uint64_t left = mine & ~*posted;
+			struct kvx_posted *posted = kvx_stream_posted(stream, *layer);
+			uint64_t left = ready_units(stream, *layer) & ~posted->bits;
+			uint64_t next = left & mine;
+			if (next) {
+				*unit = (uint32_t)__builtin_ctzll(next);
+				posted->bits |= UINT64_C(1) << *unit;
+				left &= ~(UINT64_C(1) << *unit);
+			}
 			if (!left)
-				continue;
-			*unit = (uint32_t)__builtin_ctzll(left);
-			*posted |= UINT64_C(1) << *unit;
-			if (*posted == all_units(stream))
 				stream->pending[i] &= ~(UINT64_C(1) << (*layer % 64));
-			return true;
+			if (next)
+				return true;
 		}
 	}
 	return false;
@@ -104,22 +132,29 @@ bool kvx_stream_pending(const struct kvx_stream *stream)
 	return false;
 }
 
+static void layer_lost(struct kvx_stream *stream, uint32_t layer, uint32_t rail)
+{
+	struct kvx_posted *posted = kvx_stream_posted(stream, layer);
+	uint64_t bit = UINT64_C(1) << (layer % 64);
+
+	if (!posted->bits || kvx_transfer_layer_done(&stream->transfer, layer) ||
+	    stream->held[layer / 64] & bit)
+		return;
+	for (uint32_t unit = 0; unit < stream->units; unit++) {
+		if (!(posted->bits >> unit & 1) || posted->rail[unit] != rail)
+			continue;
+		posted->bits &= ~(UINT64_C(1) << unit);
+		stream->pending[layer / 64] |= bit;
+		stream->resent[layer / 64] |= bit;
+		kvx_count(stream->transfer.engine, units_resent, 1);
+	}
+}
+
 void kvx_stream_rail_lost(struct kvx_stream *stream, uint32_t rail)
 {
-	for (uint32_t layer = 0; layer < stream->transfer.layers; layer++) {
-		struct kvx_posted *posted = &stream->posted[layer];
-		uint64_t bit = UINT64_C(1) << (layer % 64);
-		if (!posted->bits || kvx_transfer_layer_done(&stream->transfer, layer) ||
-		    stream->held[layer / 64] & bit)
-			continue;
-		for (uint32_t unit = 0; unit < stream->plan.image.units; unit++) {
-			if (!(posted->bits >> unit & 1) || posted->rail[unit] != rail)
-				continue;
-			posted->bits &= ~(UINT64_C(1) << unit);
-			stream->pending[layer / 64] |= bit;
-			stream->resent[layer / 64] |= bit;
-			kvx_count(stream->transfer.engine, units_resent, 1);
-		}
-	}
+	for (uint32_t layer = 0; layer < stream->transfer.layers; layer++)
+		layer_lost(stream, layer, rail);
+	if (stream->transfer.tail)
+		layer_lost(stream, KVX_TAIL, rail);
 	kvx_stream_activate(stream);
 }

@@ -79,8 +79,8 @@ static int report_whole_layers(struct kvx_engine *engine, bool busy)
 	engine->report_at_once = false;
 	engine->report_ns = engine->now_ns;
 	for (; !kvx_list_empty(&engine->reporting); reported++)
-		kvx_grant_report(
-			kvx_container_of(engine->reporting.next, struct kvx_grant, report_entry));
+		kvx_feed_report(
+			kvx_container_of(engine->reporting.next, struct kvx_feed, report_entry));
 	return reported;
 }
 

@@ -41,11 +41,12 @@ Test(crowd, grants_are_as_many_as_there_can_be)
 
 	pair_open(&pair, &way, &geometry, NULL);
 	for (uint32_t i = 0; i < KVX_GRANTS_MAX; i++)
-		expect_ok(kvx_grant_open(pair.to, &i, 1, 60000, &grants[i]));
+		expect_ok(kvx_grant_open(pair.to, &i, 1, NULL, 60000, &grants[i]));
 	uint32_t last = KVX_GRANTS_MAX;
-	expect_fail(kvx_grant_open(pair.to, &last, 1, 60000, &more), KVX_E_LIMIT, "grant", "4096");
+	expect_fail(kvx_grant_open(pair.to, &last, 1, NULL, 60000, &more), KVX_E_LIMIT, "grant",
+		    "4096");
 	kvx_grant_close(grants[17]);
-	expect_ok(kvx_grant_open(pair.to, &last, 1, 60000, &grants[17]));
+	expect_ok(kvx_grant_open(pair.to, &last, 1, NULL, 60000, &grants[17]));
 	for (uint32_t i = 0; i < KVX_GRANTS_MAX; i++)
 		kvx_grant_close(grants[i]);
 	pair_close(&pair);

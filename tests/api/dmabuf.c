@@ -69,7 +69,7 @@ Test(dmabuf, a_ticket_for_device_memory_names_verbs_alone, .timeout = 60)
 	uint32_t block = 3;
 	size_t size;
 
-	expect_ok(kvx_grant_open(pool, &block, 1, 1000, &grant));
+	expect_ok(kvx_grant_open(pool, &block, 1, NULL, 1000, &grant));
 	const char *ticket = kvx_grant_ticket(grant, &size);
 	cr_assert(memmem(ticket, size, "verbs:", 6));
 	cr_assert_not(memmem(ticket, size, "tcp:", 4));

@@ -103,7 +103,8 @@ static void expect_modest(const char *transport)
 	pid_t child = start_peers(transport, kvx_engine_address(engine), &told, &until);
 	cr_assert_eq(read(told, &ready, 1), 1, "the peers did not connect");
 	for (uint32_t i = 0; i < GRANTS; i++)
-		expect_ok(kvx_grant_open(pool, table + i * BLOCKS, BLOCKS, 60000, &grants[i]));
+		expect_ok(
+			kvx_grant_open(pool, table + i * BLOCKS, BLOCKS, NULL, 60000, &grants[i]));
 	long used_kib = resident_kib() - before_kib;
 	fprintf(stderr, "%s: %ld KiB for %u peers and %u grants of %u blocks, %u layers\n",
 		transport, used_kib, PEERS, GRANTS, BLOCKS, geometry.layers);

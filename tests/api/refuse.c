@@ -85,11 +85,13 @@ Test(refuse, shapes_that_no_pool_has)
 	expect_no_pool(engine, bad, &tensor, "leave their region of 4096 bytes");
 	bad = shape, bad.blocks = UINT32_MAX;
 	expect_no_pool(engine, bad, &tensor, "leave their region");
-	expect_fail(
-		kvx_pool_alloc(engine,
-			       &(struct kvx_geometry){511, 8, UINT32_MAX, UINT32_MAX - 3, 0, ""},
-			       &pool),
-		KVX_E_MEMORY, "address space");
+	expect_fail(kvx_pool_alloc(engine,
+				   &(struct kvx_geometry){.layers = 511,
+							  .planes = 8,
+							  .blocks = UINT32_MAX,
+							  .block_bytes = UINT32_MAX - 3},
+				   &pool),
+		    KVX_E_MEMORY, "address space");
 	expect_fail(kvx_pool_open(engine, NULL, &tensor, &pool), KVX_E_INVALID, "NULL");
 	expect_ok(kvx_pool_open(engine, &shape, &tensor, &pool));
 	cr_assert_null(kvx_pool_block(pool, 1, 0, 0));
@@ -150,16 +152,16 @@ Test(refuse, tables_that_the_ticket_does_not_fit)
 	request_init(&request, &pair, 1, 0, 3, TABLE_IDENTITY);
 	request_grant(&request, 10000);
 	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
-	expect_fail(kvx_stream_open(pair.from, repeated, 3, ticket, bytes, &stream), KVX_E_INVALID,
-		    "stream", "block 1", "entry 2");
-	expect_fail(kvx_stream_open(pair.from, outside, 3, ticket, bytes, &stream), KVX_E_INVALID,
-		    "stream", "block 16", "0 to 15");
-	expect_fail(kvx_stream_open(pair.from, fine, 2, ticket, bytes, &stream), KVX_E_INVALID,
-		    "stream", "2 blocks", "3");
-	expect_fail(kvx_stream_open(pair.from, fine, 0, ticket, bytes, &stream), KVX_E_INVALID,
-		    "stream", "0 blocks");
-	expect_fail(kvx_stream_open(pair.from, NULL, 3, ticket, bytes, &stream), KVX_E_INVALID,
-		    "NULL");
+	expect_fail(kvx_stream_open(pair.from, repeated, 3, NULL, ticket, bytes, &stream),
+		    KVX_E_INVALID, "stream", "block 1", "entry 2");
+	expect_fail(kvx_stream_open(pair.from, outside, 3, NULL, ticket, bytes, &stream),
+		    KVX_E_INVALID, "stream", "block 16", "0 to 15");
+	expect_fail(kvx_stream_open(pair.from, fine, 2, NULL, ticket, bytes, &stream),
+		    KVX_E_INVALID, "stream", "2 blocks", "3");
+	expect_fail(kvx_stream_open(pair.from, fine, 0, NULL, ticket, bytes, &stream),
+		    KVX_E_INVALID, "stream", "0 blocks");
+	expect_fail(kvx_stream_open(pair.from, NULL, 3, NULL, ticket, bytes, &stream),
+		    KVX_E_INVALID, "NULL");
 	request_close(&request);
 	pair_expect_works(&pair, 2);
 	pair_close(&pair);
@@ -183,17 +185,17 @@ Test(refuse, tickets_that_were_cut_altered_or_are_none)
 		uint8_t *exact =
 			malloc(cut ? cut : 1); /* so that a sanitizer sees a read past it */
 		memcpy(exact, ticket, cut);
-		expect_fail(kvx_stream_open(pair.from, request.from, 16, exact, cut, &stream),
+		expect_fail(kvx_stream_open(pair.from, request.from, 16, NULL, exact, cut, &stream),
 			    KVX_E_TICKET, "ticket");
 		free(exact);
 	}
-	expect_fail(kvx_stream_open(pair.from, request.from, 16, copy, bytes + 1, &stream),
+	expect_fail(kvx_stream_open(pair.from, request.from, 16, NULL, copy, bytes + 1, &stream),
 		    KVX_E_TICKET, "padded");
 	for (size_t at = 0; at < bytes; at++) {
 		for (int bit = 0; bit < 8; bit++) {
 			copy[at] ^= (uint8_t)(1 << bit);
-			int error =
-				kvx_stream_open(pair.from, request.from, 16, copy, bytes, &stream);
+			int error = kvx_stream_open(pair.from, request.from, 16, NULL, copy, bytes,
+						    &stream);
 			bool version = at >= 4 && at < 8;
 			cr_assert_eq(error, version ? KVX_E_VERSION : KVX_E_TICKET, "byte %zu", at);
 			copy[at] ^= (uint8_t)(1 << bit);

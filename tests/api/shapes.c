@@ -101,9 +101,9 @@ EACH_WAY_TEST(pools_of_unlike_size)
 	expect_ok(kvx_pool_alloc(pair.sender, &large, &pool));
 	for (uint32_t layer = 0; layer < 2; layer++)
 		pattern_fill(pool, &large, 5, layer, from, 3);
-	expect_ok(kvx_grant_open(pair.to, to, 3, 10000, &grant));
+	expect_ok(kvx_grant_open(pair.to, to, 3, NULL, 10000, &grant));
 	const void *ticket = kvx_grant_ticket(grant, &bytes);
-	expect_ok(kvx_stream_open(pool, from, 3, ticket, bytes, &stream));
+	expect_ok(kvx_stream_open(pool, from, 3, NULL, ticket, bytes, &stream));
 	expect_ok(kvx_stream_layers_ready(stream, 0, 2));
 	expect_ok(wait_grant(&pair.drive, grant, KVX_ALL_LAYERS, PATIENCE_MS));
 	for (uint32_t layer = 0; layer < 2; layer++)

@@ -25,8 +25,9 @@ static void expect_mismatch(struct pair *pair, struct request *request, struct k
 	const void *ticket = kvx_grant_ticket(request->grant, &bytes);
 
 	expect_ok(kvx_pool_alloc(pair->sender, &other, &pool));
-	expect_fail(kvx_stream_open(pool, request->from, request->count, ticket, bytes, &stream),
-		    KVX_E_GEOMETRY, "sender", ours, "receiver", theirs);
+	expect_fail(
+		kvx_stream_open(pool, request->from, request->count, NULL, ticket, bytes, &stream),
+		KVX_E_GEOMETRY, "sender", ours, "receiver", theirs);
 	expect_ok(kvx_pool_close(pool));
 }
 
@@ -39,8 +40,8 @@ Test(any, contract_7__unlike_pools_are_told_with_both_geometries)
 	pair_open(&pair, &any_way, &geometry, options);
 	request_init(&request, &pair, 1, 0, 16, TABLE_IDENTITY);
 	request_grant(&request, 1000);
-	other = geometry, other.layers = 5;
-	expect_mismatch(&pair, &request, other, "5 layers", "4 layers");
+	other = geometry, other.layer_first = 4;
+	expect_mismatch(&pair, &request, other, "layers 4..7", "layers 0..3");
 	other = geometry, other.planes = 1;
 	expect_mismatch(&pair, &request, other, "1 planes", "2 planes");
 	other = geometry, other.block_bytes = 8192;
@@ -60,23 +61,23 @@ Test(any, contract_7__tables_are_told_by_block_and_entry)
 	struct pair pair;
 
 	pair_open(&pair, &any_way, &geometry, options);
-	expect_fail(kvx_grant_open(pair.to, outside, 2, 1000, &grant), KVX_E_INVALID, "grant",
+	expect_fail(kvx_grant_open(pair.to, outside, 2, NULL, 1000, &grant), KVX_E_INVALID, "grant",
 		    "entry 1", "block 16", "0 to 15");
-	expect_fail(kvx_grant_open(pair.to, repeated, 3, 1000, &grant), KVX_E_INVALID, "grant",
-		    "block 3", "entries 0 and 2");
-	expect_fail(kvx_grant_open(pair.to, outside, 0, 1000, &grant), KVX_E_INVALID, "grant",
+	expect_fail(kvx_grant_open(pair.to, repeated, 3, NULL, 1000, &grant), KVX_E_INVALID,
+		    "grant", "block 3", "entries 0 and 2");
+	expect_fail(kvx_grant_open(pair.to, outside, 0, NULL, 1000, &grant), KVX_E_INVALID, "grant",
 		    "0 blocks", "1 to");
-	expect_fail(kvx_grant_open(pair.to, outside, KVX_TABLE_MAX + 1, 1000, &grant), KVX_E_LIMIT,
-		    "grant", "16777217", "16777216");
-	expect_fail(kvx_grant_open(pair.to, repeated, 1, 0, &grant), KVX_E_INVALID, "lease",
+	expect_fail(kvx_grant_open(pair.to, outside, KVX_TABLE_MAX + 1, NULL, 1000, &grant),
+		    KVX_E_LIMIT, "grant", "16777217", "16777216");
+	expect_fail(kvx_grant_open(pair.to, repeated, 1, NULL, 0, &grant), KVX_E_INVALID, "lease",
 		    "1 to");
-	expect_fail(kvx_grant_open(pair.to, repeated, 1, KVX_TIMEOUT_MAX_MS + 1, &grant),
+	expect_fail(kvx_grant_open(pair.to, repeated, 1, NULL, KVX_TIMEOUT_MAX_MS + 1, &grant),
 		    KVX_E_INVALID, "lease", "86400000");
-	expect_ok(kvx_grant_open(pair.to, granted + 1, 1, 1000, &grant));
-	expect_fail(kvx_grant_open(pair.to, granted, 2, 1000, &other), KVX_E_INVALID, "grant",
+	expect_ok(kvx_grant_open(pair.to, granted + 1, 1, NULL, 1000, &grant));
+	expect_fail(kvx_grant_open(pair.to, granted, 2, NULL, 1000, &other), KVX_E_INVALID, "grant",
 		    "block 5", "entry 1", "close that grant");
 	kvx_grant_close(grant);
-	expect_ok(kvx_grant_open(pair.to, granted, 2, 1000, &other));
+	expect_ok(kvx_grant_open(pair.to, granted, 2, NULL, 1000, &other));
 	kvx_grant_close(other);
 	pair_close(&pair);
 }
@@ -124,7 +125,7 @@ EACH_WAY_TEST(contract_7__a_closed_grant_is_told_by_its_engine)
 	memcpy(ticket, granted, bytes);
 	kvx_grant_close(request.grant);
 	request.grant = NULL;
-	expect_ok(kvx_stream_open(pair.from, request.from, request.count, ticket, bytes,
+	expect_ok(kvx_stream_open(pair.from, request.from, request.count, NULL, ticket, bytes,
 				  &request.stream));
 	expect_fail(wait_stream(&pair.drive, request.stream, 0, PATIENCE_MS), KVX_E_REFUSED,
 		    "peer receiver", "grant", "closed");
@@ -153,7 +154,8 @@ EACH_WAY_TEST(contract_7__a_used_ticket_is_told)
 	cr_assert(drive_until(&pair.drive, has_target, request.grant, PATIENCE_MS));
 	drive_for(&pair.drive, 50);
 	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
-	expect_ok(kvx_stream_open(pair.from, request.from, request.count, ticket, bytes, &second));
+	expect_ok(kvx_stream_open(pair.from, request.from, request.count, NULL, ticket, bytes,
+				  &second));
 	expect_fail(wait_stream(&pair.drive, second, 0, PATIENCE_MS), KVX_E_REFUSED,
 		    "peer receiver", "grant", "already");
 	kvx_stream_close(second);

@@ -191,7 +191,7 @@ static void leave_with_the_last_byte(struct pair *pair, void *argument)
 
 	(void)argument;
 	for (uint32_t round = 0; round < 20; round++) {
-		expect_ok(kvx_grant_open(pair->to, &block, 1, 60000, &grant));
+		expect_ok(kvx_grant_open(pair->to, &block, 1, NULL, 60000, &grant));
 		struct kvx_ticket ticket = ticket_of(grant);
 		stranger_connect(&stranger, &pair->drive, pair->way->transport,
 				 kvx_engine_address(pair->receiver));

@@ -48,7 +48,7 @@ static void expect_refused(struct pair *pair, struct request *request, const str
 	char now[17];
 
 	snprintf(now, sizeof(now), "%016" PRIx64, kvx_engine_incarnation(pair->receiver));
-	expect_ok(kvx_stream_open(pair->from, request->from, request->count, relic->ticket,
+	expect_ok(kvx_stream_open(pair->from, request->from, request->count, NULL, relic->ticket,
 				  relic->bytes, &request->stream));
 	expect_fail(wait_stream(&pair->drive, request->stream, KVX_ALL_LAYERS, PATIENCE_MS),
 		    KVX_E_PEER_RESTARTED, "receiver", relic->incarnation, now, "open a new grant");
@@ -139,7 +139,8 @@ EACH_WAY_TEST(contract_5__a_restarted_sender_needs_a_new_grant)
 	pair.sender = engine_open(&pair.drive, way, "sender", NULL);
 	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
 	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
-	expect_ok(kvx_stream_open(pair.from, request.from, request.count, ticket, bytes, &again));
+	expect_ok(kvx_stream_open(pair.from, request.from, request.count, NULL, ticket, bytes,
+				  &again));
 	expect_fail(wait_stream(&pair.drive, again, 1, PATIENCE_MS), KVX_E_REFUSED, "grant",
 		    "presented this ticket already");
 	kvx_stream_close(again);

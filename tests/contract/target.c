@@ -107,10 +107,10 @@ EACH_WAY_TEST(contract_8__another_plan_is_refused)
 	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "0 units");
 	open = stranger_open_message(&ticket, 17, UNITS), open.units = KVX_UNITS_MAX + 1;
 	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "65 units");
-	open = stranger_open_message(&ticket, 17, UNITS), open.count--;
-	expect_open_refused(&pair, &request, &open, KVX_E_GEOMETRY, "63");
-	open = stranger_open_message(&ticket, 17, UNITS), open.geometry.layers++;
-	expect_open_refused(&pair, &request, &open, KVX_E_GEOMETRY, "5 layers");
+	open = stranger_open_message(&ticket, 17, UNITS), open.tail = true;
+	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "tail");
+	open = stranger_open_message(&ticket, 17, UNITS), open.geometry.planes++;
+	expect_open_refused(&pair, &request, &open, KVX_E_GEOMETRY, "3 planes");
 	open = stranger_open_message(&ticket, 17, UNITS), open.key ^= 1;
 	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "key");
 	open = stranger_open_message(&ticket, 17, UNITS), open.generation++;

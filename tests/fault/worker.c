@@ -116,8 +116,8 @@ static void on_grant(struct worker *worker, uint32_t slot, char *arguments)
 	size_t bytes = 0;
 
 	shuffle(worker, slot, ~key);
-	int error = kvx_grant_open(worker->pool, worker->slot[slot].table, worker->blocks, lease_ms,
-				   &worker->slot[slot].grant);
+	int error = kvx_grant_open(worker->pool, worker->slot[slot].table, worker->blocks, NULL,
+				   lease_ms, &worker->slot[slot].grant);
 	if (error) {
 		worker_answer_result(error);
 		return;
@@ -141,7 +141,7 @@ static void on_stream(struct worker *worker, uint32_t slot, char *arguments)
 	shuffle(worker, slot, key);
 	fill(worker, slot, key);
 	worker_answer_result(kvx_stream_open(worker->pool, worker->slot[slot].table, worker->blocks,
-					     ticket, bytes, &worker->slot[slot].stream));
+					     NULL, ticket, bytes, &worker->slot[slot].stream));
 	free(ticket);
 }
 

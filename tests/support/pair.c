@@ -188,7 +188,7 @@ void request_init(struct request *request, struct pair *pair, uint64_t id, uint3
 
 void request_grant(struct request *request, uint32_t lease_ms)
 {
-	expect_ok(kvx_grant_open(request->pair->to, request->to, request->count, lease_ms,
+	expect_ok(kvx_grant_open(request->pair->to, request->to, request->count, NULL, lease_ms,
 				 &request->grant));
 }
 
@@ -197,8 +197,8 @@ void request_stream(struct request *request)
 	size_t bytes;
 	const void *ticket = kvx_grant_ticket(request->grant, &bytes);
 
-	expect_ok(kvx_stream_open(request->pair->from, request->from, request->count, ticket, bytes,
-				  &request->stream));
+	expect_ok(kvx_stream_open(request->pair->from, request->from, request->count, NULL, ticket,
+				  bytes, &request->stream));
 }
 
 void request_open(struct request *request, struct pair *pair, uint64_t id, uint32_t first,

@@ -225,6 +225,7 @@ void stranger_say(struct stranger *stranger, const struct kvx_message *message)
 	if (message->type == KVX_MESSAGE_OPEN) {
 		stranger->flow.slot = message->slot;
 		stranger->flow.generation = message->generation;
+		stranger->units = message->units;
 	}
 
 	stranger_say_bytes(stranger, bytes, length);
@@ -244,21 +245,41 @@ void stranger_hello(struct stranger *stranger)
 struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64_t stream,
 					 uint32_t units)
 {
-	struct kvx_image image = {.planes = ticket->geometry.planes,
-				  .count = ticket->count,
-				  .block_bytes = ticket->geometry.block_bytes};
 	uint64_t table_hash = kvx_table_hash(ticket->table, ticket->count);
+	struct kvx_shape shape;
+	struct kvx_share share;
+	struct kvx_image image;
 
+	kvx_shape_of(&ticket->geometry, &shape);
+	kvx_share_alone(&shape, &shape, ticket->token_first, ticket->token_end, &share);
+	kvx_image_make(&image, &shape, &shape, &share, ticket->token_first, ticket->token_end);
 	kvx_image_cut(&image, units, NULL);
-	return (struct kvx_message){.type = KVX_MESSAGE_OPEN,
-				    .stream = stream,
-				    .slot = ticket->slot,
-				    .generation = ticket->generation,
-				    .key = ticket->key,
-				    .count = ticket->count,
-				    .units = units,
-				    .hash = kvx_plan_hash(&ticket->geometry, &image, table_hash),
-				    .geometry = ticket->geometry};
+	return (struct kvx_message){
+		.type = KVX_MESSAGE_OPEN,
+		.stream = stream,
+		.slot = ticket->slot,
+		.generation = ticket->generation,
+		.key = ticket->key,
+		.units = units,
+		.hash = kvx_plan_hash(&ticket->geometry, &image, &share, table_hash),
+		.geometry = ticket->geometry};
+}
+
+/* Which block of which plane a place is in, where blocks move whole: units are ranges of blocks,
+ * and in a unit lies plane after plane. */
+static void find_block(const struct stranger *stranger, const struct kvx_ticket *ticket,
+		       uint64_t piece, uint32_t *plane, uint32_t *block)
+{
+	uint32_t planes = ticket->geometry.planes, unit = 0, first = 0, end = 0;
+
+	while ((uint64_t)planes * end <= piece) {
+		unit++;
+		first = end;
+		end = (uint32_t)((uint64_t)ticket->count * unit / stranger->units);
+	}
+	piece -= (uint64_t)planes * first;
+	*plane = (uint32_t)(piece / (end - first));
+	*block = first + (uint32_t)(piece % (end - first));
 }
 
 /* A slice for each block. */
@@ -267,13 +288,14 @@ static uint32_t make_slices(const struct stranger *stranger, const struct kvx_ti
 			    struct kvx_slice *slices)
 {
 	const struct kvx_geometry *geometry = &ticket->geometry;
-	uint32_t count = 0, length;
+	uint32_t count = 0, length, plane, block;
 
 	for (uint32_t done = 0; done < bytes; done += length, count++) {
-		uint64_t piece = (place_ + done) / geometry->block_bytes;
 		uint64_t within = (place_ + done) % geometry->block_bytes;
+		find_block(stranger, ticket, (place_ + done) / geometry->block_bytes, &plane,
+			   &block);
 		const struct kvx_target *target =
-			&stranger->targets[layer * geometry->planes + piece / ticket->count];
+			&stranger->targets[layer * geometry->planes + plane];
 		length = geometry->block_bytes - (uint32_t)within;
 		if (length > bytes - done)
 			length = bytes - done;
@@ -283,8 +305,7 @@ static uint32_t make_slices(const struct stranger *stranger, const struct kvx_ti
 			.memory = &stranger->memory,
 			.length = length,
 			.target = target->memory,
-			.offset = target->base +
-				  ticket->table[piece % ticket->count] * target->stride + within,
+			.offset = target->base + ticket->table[block] * target->stride + within,
 		};
 	}
 	return count;
@@ -338,6 +359,6 @@ struct kvx_ticket ticket_of(struct kvx_grant *grant)
 	size_t bytes;
 	const void *granted = kvx_grant_ticket(grant, &bytes);
 
-	expect_ok(kvx_ticket_decode(&ticket, granted, bytes));
+	expect_ok(kvx_ticket_decode(&ticket, KVX_TICKET_GRANT, granted, bytes));
 	return ticket;
 }

@@ -30,6 +30,7 @@ struct stranger {
 	/* One-sided: what it writes from and by, and where the grant's tensors lie. */
 	struct kvx_memory memory;
 	struct kvx_flow flow;
+	uint32_t units; /* of a layer, as its OPEN said */
 	struct kvx_target targets[STRANGER_TENSORS_MAX];
 	uint32_t target_count;
 };

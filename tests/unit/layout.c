@@ -13,7 +13,7 @@
 /* A pool of one plane in each layer; nothing but its targets is looked at. */
 static struct kvx_pool pool_of(struct kvx_target *targets, uint32_t tensors)
 {
-	return (struct kvx_pool){.geometry = {.layers = tensors, .planes = 1}, .targets = targets};
+	return (struct kvx_pool){.shape = {.layers = tensors, .planes = 1}, .targets = targets};
 }
 
 /* What the sender makes of the runs is what the pool has. Returns how many runs there are. */

@@ -19,15 +19,32 @@ static const struct kvx_message samples[] = {
 	 .slot = 4095,
 	 .generation = 77,
 	 .key = 0x8877665544332211,
-	 .count = 512,
 	 .units = 64,
+	 .tail = true,
 	 .hash = 0x123456789abcdef0,
 	 .geometry = {.layers = 36,
 		      .planes = 2,
+		      .blocks = 7,
 		      .block_bytes = 65536,
 		      .block_tokens = 16,
-		      .dtype = "bf16"}},
-	{.type = KVX_MESSAGE_ACCEPT, .stream = 3, .hash = 0xfedcba9876543210},
+		      .dtype = "bf16",
+		      .model = 0x1122334455667788,
+		      .layer_first = 36,
+		      .layout = KVX_LAYOUT_NHD,
+		      .heads = 2,
+		      .head_first = 4,
+		      .heads_total = 8,
+		      .head_bytes = 1024,
+		      .head_stride = 2048,
+		      .token_stride = 4096,
+		      .extra_planes = 2,
+		      .extra = {{256, 16}, {4096, 0}}}},
+	{.type = KVX_MESSAGE_ACCEPT,
+	 .stream = 3,
+	 .unit_first = 32,
+	 .planes = 8,
+	 .share = {1, 2, {{3, 4, 5, 6}, {7, 8, 9, 10}, [7] = {11, 12, 13, UINT32_MAX}}},
+	 .hash = 0xfedcba9876543210},
 	{.type = KVX_MESSAGE_REFUSE,
 	 .stream = 4,
 	 .code = KVX_E_GEOMETRY,
@@ -50,12 +67,11 @@ static const struct kvx_message samples[] = {
 	 .slot = 1,
 	 .generation = 2,
 	 .key = 3,
-	 .count = 4,
 	 .units = 3,
 	 .weighted = true,
 	 .weights = {1, 255, 128},
 	 .hash = 5,
-	 .geometry = {.layers = 1, .planes = 1, .block_bytes = 4}},
+	 .geometry = {.layers = 1, .planes = 1, .blocks = 1, .block_bytes = 4}},
 };
 #define SAMPLES (sizeof(samples) / sizeof(samples[0]))
 
@@ -157,8 +173,8 @@ Test(message, names_and_texts_with_control_characters_are_refused)
 
 /* --- lists whose lengths a peer chooses --- */
 
-#define WEIGHTED_AT (1 + 8 + 4 + 4 + 8 + 4 + 4) /* in OPEN: after the number of units */
-#define RUNS_AT (1 + 8)                         /* in LAYOUT: their number */
+#define WEIGHTED_AT (1 + 8 + 4 + 4 + 8 + 4) /* in OPEN: after the number of units */
+#define RUNS_AT (1 + 8)                     /* in LAYOUT: their number */
 
 Test(message, the_longest_lists_fit)
 {

@@ -1,171 +1,407 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Whole requests between pools in plain memory: every byte is where the naive account of
+ * support/geometry.h has it. */
 #include "plan/plan.h"
+#include "plan/locate.h"
 
 #include "support/chance.h"
+#include "support/geometry.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCKS 64u /* of the pools here */
+#define SHIFT 24u /* where the second of the receiver's two memories begins, in the first one */
 
-static struct kvx_image image_of(uint32_t planes, uint32_t count, uint32_t block_bytes)
+/* One sender's part of a request, as both ends compute it. */
+struct part {
+	const struct drawn_pool *from, *to;
+	struct kvx_geometry geometry; /* the sender's, complete */
+	struct kvx_share share;
+	struct kvx_plan plan;
+	struct kvx_run *runs;
+	struct kvx_memory memories[2]; /* nothing of them but their addresses is looked at */
+	uint32_t seen_memories;
+	uint8_t *landed; /* how often each of the receiver's bytes was written */
+};
+
+static void cut(struct kvx_image *image, uint64_t *random)
 {
-	return (struct kvx_image){.planes = planes, .count = count, .block_bytes = block_bytes};
-}
-
-/* --- units --- */
-
-Test(plan, units_are_about_as_large_as_asked)
-{
-	static const struct {
-		uint32_t planes, count, block_bytes;
-		uint64_t unit_bytes;
-		uint32_t units;
-	} cases[] = {
-		{1, 1, 4, 4096, 1},           {1, 4, 4096, 4096, 4},
-		{1, 4, 4096, 4097, 4},        {1, 4, 4096, 8192, 2},
-		{1, 4, 4096, 1, 4},           {2, 4, 4096, 1, 8},
-		{2, 512, 65536, 1 << 20, 64}, {8, 1 << 20, 4096, 4096, 64},
-		{1, 1, 1 << 20, 4096, 1},
-	};
-
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct kvx_image image =
-			image_of(cases[i].planes, cases[i].count, cases[i].block_bytes);
-		cr_assert_eq(kvx_image_units(&image, cases[i].unit_bytes), cases[i].units,
-			     "case %zu", i);
-	}
-}
-
-/* Whole blocks, no unit empty, nothing left out. Returns the sizes' spread, in bytes. */
-static uint64_t expect_units_partition(const struct kvx_image *image)
-{
-	uint64_t smallest = UINT64_MAX, largest = 0;
-
-	cr_assert_eq(kvx_image_unit_place(image, 0), 0);
-	cr_assert_eq(kvx_image_unit_place(image, image->units), kvx_image_bytes(image));
-	for (uint32_t unit = 0; unit < image->units; unit++) {
-		uint64_t begin = kvx_image_unit_place(image, unit),
-			 end = kvx_image_unit_place(image, unit + 1);
-		cr_assert(end > begin, "unit %u is empty", unit);
-		cr_assert_eq(begin % image->block_bytes, 0, "unit %u is not cut at a block", unit);
-		smallest = end - begin < smallest ? end - begin : smallest;
-		largest = end - begin > largest ? end - begin : largest;
-	}
-	return largest - smallest;
-}
-
-static struct kvx_image random_image(uint64_t *random)
-{
-	return image_of(random_between(random, 1, KVX_PLANES_MAX), random_between(random, 1, 5000),
-			4 * random_between(random, 1, 50000));
-}
-
-Test(plan, units_cover_the_image_and_are_cut_at_blocks)
-{
-	uint64_t random = random_seed();
-
-	for (int round = 0; round < 2000; round++) {
-		struct kvx_image image = random_image(&random);
-		uint32_t units = kvx_image_units(&image, random_between(&random, 4096, 1 << 26));
-		cr_assert(units >= 1 && units <= KVX_UNITS_MAX);
-		cr_assert(kvx_image_cut(&image, units, NULL));
-		cr_assert_eq(image.units, units);
-		cr_assert(expect_units_partition(&image) <= image.block_bytes);
-	}
-}
-
-static uint32_t random_weights(uint64_t *random, uint8_t *weights)
-{
-	uint32_t units = random_between(random, 1, KVX_UNITS_MAX);
+	uint8_t weights[KVX_UNITS_MAX];
+	uint32_t units = random_between(random, 1, random_between(random, 1, KVX_UNITS_MAX));
 
 	for (uint32_t unit = 0; unit < units; unit++)
 		weights[unit] = (uint8_t)random_between(random, 1, 255);
-	return units;
+	kvx_image_cut(image, units, random_between(random, 0, 1) ? weights : NULL);
 }
 
-static uint32_t sum_of(const uint8_t *weights, uint32_t units)
+static void make_part(struct part *part, const struct drawn_request *request,
+		      const struct kvx_geometry *receiver, uint64_t *random)
 {
-	uint32_t sum = 0;
+	struct kvx_plan *plan = &part->plan;
+	struct kvx_image *image = &plan->image;
+	struct kvx_shape ours, theirs;
 
-	for (uint32_t unit = 0; unit < units; unit++)
-		sum += weights[unit];
+	kvx_shape_of(&part->geometry, &ours);
+	kvx_shape_of(receiver, &theirs);
+	kvx_image_make(image, &ours, &theirs, &part->share,
+		       request->held_blocks * theirs.block_tokens, request->tokens);
+	cut(image, random);
+	kvx_lay_out(image, &ours, &part->share, plan->from);
+	kvx_lay_out(image, &theirs, &part->share, plan->to);
+	uint32_t chunks = (request->tokens + image->chunk_tokens - 1) / image->chunk_tokens;
+	uint32_t from_chunks = ours.block_tokens / image->chunk_tokens;
+	uint32_t to_chunks = theirs.block_tokens / image->chunk_tokens;
+	plan->run_count = kvx_plan_runs(part->from->table, from_chunks, part->to->table, to_chunks,
+					chunks, NULL);
+	part->runs = calloc(plan->run_count, sizeof(*part->runs));
+	plan->runs = part->runs;
+	cr_assert_eq(kvx_plan_runs(part->from->table, from_chunks, part->to->table, to_chunks,
+				   chunks, part->runs),
+		     plan->run_count);
+	part->seen_memories = random_between(random, 1, 2);
+}
+
+static const void *tensor_of(const struct drawn_pool *pool, uint32_t layer, uint32_t plane,
+			     uint64_t *offset, uint64_t *stride)
+{
+	uint32_t planes = pool->geometry.planes + pool->geometry.extra_planes;
+
+	*offset = pool->tensors[layer * planes + plane].offset;
+	*stride = pool->tensors[layer * planes + plane].stride;
+	return pool->memory;
+}
+
+/* The layer is counted as the receiver's pool does. */
+static void find_sources(const struct part *part, uint32_t layer, struct kvx_source *sources)
+{
+	uint32_t own = part->to->geometry.layer_first + layer - part->from->geometry.layer_first;
+	uint64_t offset;
+
+	for (uint32_t i = 0; i < part->plan.image.planes; i++) {
+		tensor_of(part->from, own, i, &offset, &sources[i].stride);
+		sources[i].base = part->from->memory + offset;
+		sources[i].memory = &part->memories[i % part->seen_memories];
+	}
+}
+
+static void find_places(const struct part *part, uint32_t layer, struct kvx_source *places)
+{
+	uint64_t offset;
+
+	for (uint32_t i = 0; i < part->plan.image.planes; i++) {
+		tensor_of(part->to, layer, i, &offset, &places[i].stride);
+		places[i].base = part->to->memory + offset;
+	}
+}
+
+/* The same as offsets into two memories. */
+static void find_targets(const struct part *part, uint32_t layer, struct kvx_target *targets)
+{
+	for (uint32_t i = 0; i < part->plan.image.planes; i++) {
+		tensor_of(part->to, layer, i, &targets[i].base, &targets[i].stride);
+		targets[i].memory = i % part->seen_memories;
+		targets[i].base -= targets[i].memory * SHIFT;
+	}
+}
+
+/* --- moving a unit --- */
+
+static void write_bytes(struct part *part, char *to, const char *from, uint64_t bytes)
+{
+	uint64_t first = (uint64_t)(to - part->to->memory);
+
+	cr_assert(to >= part->to->memory && first + bytes <= part->to->bytes, "out of the pool");
+	memcpy(to, from, bytes);
+	for (uint64_t i = 0; i < bytes; i++)
+		part->landed[first + i]++;
+}
+
+/* Would one slice do for both? */
+static bool follow(const struct kvx_slice *a, const struct kvx_slice *b, bool targets)
+{
+	if (a->local + a->length != b->local || a->memory != b->memory)
+		return false;
+	return !targets || (a->target == b->target && a->offset + a->length == b->offset);
+}
+
+static void expect_batch(const struct part *part, const struct kvx_slice *slices, uint32_t count,
+			 uint32_t bytes, bool targets)
+{
+	const struct drawn_pool *from = part->from;
+	uint64_t sum = 0;
+
+	cr_assert(count <= KVX_BATCH_SLICES_MAX && bytes <= KVX_BATCH_BYTES_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		cr_assert(slices[i].length && slices[i].length % KVX_ALIGN == 0);
+		cr_assert(slices[i].local >= from->memory &&
+				  slices[i].local + slices[i].length <= from->memory + from->bytes,
+			  "out of the pool");
+		cr_assert(!i || !follow(&slices[i - 1], &slices[i], targets), "not one slice");
+		sum += slices[i].length;
+	}
+	cr_assert_eq(sum, bytes);
+}
+
+/* As one-sided transports do: the sender names where each slice goes. */
+static uint64_t write_unit(struct part *part, uint32_t layer, uint32_t unit)
+{
+	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
+	struct kvx_source sources[KVX_PLANES_MAX];
+	struct kvx_target targets[KVX_PLANES_MAX];
+	struct kvx_cursor cursor;
+	uint32_t count, bytes;
+	uint64_t place = kvx_image_unit_place(&part->plan.image, unit), begin = place;
+
+	find_sources(part, layer, sources);
+	find_targets(part, layer, targets);
+	kvx_cursor_seek(&cursor, &part->plan, unit);
+	while ((count = kvx_cursor_fill(&cursor, &part->plan, sources, targets, slices, &bytes))) {
+		expect_batch(part, slices, count, bytes, true);
+		for (uint32_t i = 0; i < count; i++)
+			write_bytes(part,
+				    part->to->memory + slices[i].target * SHIFT + slices[i].offset,
+				    slices[i].local, slices[i].length);
+		place += bytes;
+		cr_assert_eq(cursor.place, place);
+	}
+	cr_assert_eq(place, kvx_image_unit_place(&part->plan.image, unit + 1));
+	return place - begin;
+}
+
+/* What a sender puts on the wire where the receiver places the bytes. */
+static void read_unit(const struct part *part, uint32_t layer, uint32_t unit, char *wire,
+		      uint64_t size)
+{
+	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
+	struct kvx_source sources[KVX_PLANES_MAX];
+	struct kvx_cursor cursor;
+	uint32_t count, bytes;
+	uint64_t sum = 0;
+
+	find_sources(part, layer, sources);
+	kvx_cursor_seek(&cursor, &part->plan, unit);
+	while ((count = kvx_cursor_fill(&cursor, &part->plan, sources, NULL, slices, &bytes))) {
+		expect_batch(part, slices, count, bytes, false);
+		cr_assert(sum + bytes <= size);
+		for (uint32_t i = 0; i < count; i++) {
+			memcpy(wire + sum, slices[i].local, slices[i].length);
+			sum += slices[i].length;
+		}
+	}
+	cr_assert_eq(sum, size);
+}
+
+/* Returns how many bytes the entries take. */
+static uint64_t expect_entries(const struct iovec *iov, int count)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < count; i++) {
+		cr_assert(iov[i].iov_len);
+		cr_assert(!i || (char *)iov[i - 1].iov_base + iov[i - 1].iov_len != iov[i].iov_base,
+			  "not one entry");
+		sum += iov[i].iov_len;
+	}
 	return sum;
 }
 
-/* Each border is the weighted one, rounded down to a block: a unit is off by less than a block. */
-Test(plan, weighted_units_cover_the_image_and_are_as_large_as_their_weights)
+/* As other transports do: the receiver asks where bytes go, as many as just came. */
+static uint64_t place_unit(struct part *part, uint32_t layer, uint32_t unit, uint64_t *random)
 {
-	uint64_t random = random_seed();
-	uint8_t weights[KVX_UNITS_MAX];
-	uint32_t cut = 0;
+	const struct kvx_image *image = &part->plan.image;
+	uint64_t begin = kvx_image_unit_place(image, unit);
+	uint64_t size = kvx_image_unit_place(image, unit + 1) - begin, done = 0;
+	uint32_t longest = random_between(random, 0, 3) ? UINT32_MAX : 100;
+	char *wire = malloc(size + 1);
+	struct kvx_source places[KVX_PLANES_MAX];
+	struct iovec iov[9];
 
-	for (int round = 0; round < 2000; round++) {
-		struct kvx_image image = random_image(&random);
-		uint64_t blocks = (uint64_t)image.planes * image.count, before = 0;
-		uint32_t units = random_weights(&random, weights), sum = sum_of(weights, units);
-		if (!kvx_image_cut(&image, units, weights))
-			continue;
-		cut++;
-		cr_assert_eq(image.units, units);
-		expect_units_partition(&image);
-		for (uint32_t unit = 0; unit < units; unit++) {
-			cr_assert_eq(kvx_image_unit_place(&image, unit),
-				     blocks * before / sum * image.block_bytes);
-			before += weights[unit];
+	struct kvx_layer_place place = {image, part->plan.to, part->to->table, places};
+	find_places(part, layer, places);
+	read_unit(part, layer, unit, wire, size);
+	while (done < size) {
+		uint64_t left = size - done < longest ? size - done : longest;
+		uint64_t bytes = random_between(random, 1, (uint32_t)left);
+		int most = (int)random_between(random, 1, 9);
+		int count = kvx_image_resolve(&place, unit, begin + done, bytes, iov, most);
+		uint64_t sum = expect_entries(iov, count);
+		cr_assert(count >= 1 && count <= most && sum <= bytes);
+		cr_assert(sum == bytes || count == most, "some bytes have no place");
+		for (int i = 0; i < count; i++) {
+			write_bytes(part, iov[i].iov_base, wire + done, iov[i].iov_len);
+			done += iov[i].iov_len;
 		}
 	}
-	cr_assert(cut > 500, "only %u images were cut", cut);
+	free(wire);
+	return size;
 }
 
-Test(plan, a_cut_is_refused_exactly_where_a_unit_would_be_empty)
+/* --- moving a request --- */
+
+/* Units' places follow each other; the bits are those of units that have bytes. */
+static void expect_units(const struct kvx_image *image)
+{
+	uint64_t filled = 0;
+
+	cr_assert_eq(kvx_image_unit_place(image, 0), 0);
+	for (uint32_t unit = 0; unit < image->units; unit++) {
+		uint64_t begin = kvx_image_unit_place(image, unit);
+		uint64_t end = kvx_image_unit_place(image, unit + 1);
+		cr_assert(begin <= end);
+		cr_assert(kvx_image_unit_token(image, unit) <=
+			  kvx_image_unit_token(image, unit + 1));
+		filled |= (uint64_t)(begin < end) << unit;
+	}
+	cr_assert_eq(kvx_image_unit_place(image, image->units), kvx_image_bytes(image));
+	cr_assert_eq(kvx_image_filled(image), filled);
+}
+
+/* All layers of a sender's share, unit by unit. In half of the cases a unit moves as soon as its
+ * tokens are computed: then no later token may be in it. */
+static uint64_t move_part(struct part *part, uint32_t tokens, bool one_sided, uint64_t *random)
+{
+	const struct kvx_image *image = &part->plan.image;
+	bool soon = random_between(random, 0, 1);
+	uint32_t computed = 0;
+	uint64_t bytes = 0;
+
+	if (!soon)
+		drawn_compute(part->from, 0, tokens);
+	for (uint32_t i = 0; i < image->units; i++) {
+		uint32_t unit = soon ? i : image->units - 1 - i;
+		uint32_t until = kvx_image_unit_token(image, unit + 1);
+		if (soon && until > computed) {
+			drawn_compute(part->from, computed, until);
+			computed = until;
+		}
+		for (uint32_t layer = 0; layer < part->share.layers; layer++)
+			bytes += one_sided ? write_unit(part, part->share.layer_first + layer, unit)
+					   : place_unit(part, part->share.layer_first + layer, unit,
+							random);
+	}
+	cr_assert_eq(bytes, kvx_image_bytes(image) * part->share.layers);
+	return bytes;
+}
+
+static uint64_t share_and_move(struct drawn_request *request, bool one_sided, uint8_t *landed,
+			       uint64_t *random)
+{
+	struct kvx_geometry senders[DRAWN_SENDERS_MAX], receiver;
+	struct kvx_share shares[DRAWN_SENDERS_MAX];
+	uint64_t bytes = 0;
+
+	cr_assert_eq(kvx_geometry_complete(&request->receiver.geometry, &receiver), 0, "%s",
+		     kvx_error_text());
+	for (uint32_t i = 0; i < request->sender_count; i++) {
+		cr_assert_eq(kvx_geometry_complete(&request->senders[i].geometry, &senders[i]), 0,
+			     "%s", kvx_error_text());
+		cr_assert_eq(kvx_geometry_match(&senders[i], &receiver), 0, "%s", kvx_error_text());
+		cr_assert_eq(kvx_geometry_hash(&senders[i]), kvx_geometry_hash(&receiver));
+	}
+	uint32_t block_tokens = receiver.block_tokens ? receiver.block_tokens : 1;
+	cr_assert_eq(kvx_share_out(&receiver, request->held_blocks * block_tokens, request->tokens,
+				   senders, request->sender_count, shares),
+		     0, "%s", kvx_error_text());
+	for (uint32_t i = 0; i < request->sender_count; i++) {
+		struct part part = {.from = &request->senders[i], .to = &request->receiver};
+		part.geometry = senders[i];
+		part.share = shares[i];
+		part.landed = landed;
+		make_part(&part, request, &receiver, random);
+		expect_units(&part.plan.image);
+		bytes += move_part(&part, request->tokens, one_sided, random);
+		free(part.runs);
+	}
+	return bytes;
+}
+
+static void expect_moved(struct drawn_request *request, bool one_sided, uint64_t *random)
+{
+	struct drawn_pool *pool = &request->receiver;
+	uint64_t bytes;
+	char *expected = drawn_expected(request, &bytes);
+	uint8_t *landed = calloc(1, pool->bytes);
+
+	cr_assert_eq(share_and_move(request, one_sided, landed, random), bytes);
+	for (uint64_t i = 0; i < pool->bytes; i++) {
+		cr_assert(landed[i] <= 1, "byte %llu was written %u times", (unsigned long long)i,
+			  landed[i]);
+		cr_assert(pool->memory[i] == expected[i], "byte %llu (written: %u) is wrong",
+			  (unsigned long long)i, landed[i]);
+	}
+	free(expected);
+	free(landed);
+}
+
+/* Moves a request in both manners. */
+static void expect_moves(struct drawn_request *request, uint64_t *random)
+{
+	uint64_t size = request->receiver.bytes;
+	char *before = malloc(size);
+
+	memcpy(before, request->receiver.memory, size);
+	expect_moved(request, true, random);
+	for (uint32_t i = 0; i < request->sender_count; i++)
+		memset(request->senders[i].memory, 0x55, request->senders[i].bytes);
+	memcpy(request->receiver.memory, before, size);
+	expect_moved(request, false, random);
+	free(before);
+}
+
+/* The request that is being moved, for tell_what_failed(). */
+static const struct drawn_request *moving;
+
+static void tell_what_failed(void)
+{
+	if (moving)
+		drawn_print(moving);
+}
+
+Test(plan, every_byte_of_any_request_lands_where_it_belongs_and_no_other_changes, .timeout = 120,
+     .fini = tell_what_failed)
 {
 	uint64_t random = random_seed();
-	uint8_t weights[KVX_UNITS_MAX];
-	uint32_t refused = 0;
+	struct drawn_request request;
 
-	for (int round = 0; round < 2000; round++) {
-		struct kvx_image image = image_of(1, random_between(&random, 1, 200), 4096);
-		uint32_t units = random_weights(&random, weights), sum = sum_of(weights, units);
-		bool empty = false;
-		for (uint32_t unit = 0, before = 0; unit < units; unit++) {
-			uint32_t end = before + weights[unit];
-			empty |= image.count * before / sum == image.count * end / sum;
-			before = end;
-		}
-		cr_assert_eq(kvx_image_cut(&image, units, weights), !empty);
-		refused += empty;
-	}
-	cr_assert(refused > 100 && refused < 1900, "%u refused", refused);
-}
-
-Test(plan, equal_weights_cut_as_no_weights_do)
-{
-	uint8_t weights[KVX_UNITS_MAX];
-
-	memset(weights, 200, sizeof(weights));
-	for (uint32_t units = 1; units <= KVX_UNITS_MAX; units++) {
-		struct kvx_image equal = image_of(2, 37, 4096), weighted = equal;
-		cr_assert(kvx_image_cut(&equal, units, NULL));
-		cr_assert(kvx_image_cut(&weighted, units, weights));
-		for (uint32_t unit = 0; unit <= units; unit++)
-			cr_assert_eq(kvx_image_unit_place(&equal, unit),
-				     kvx_image_unit_place(&weighted, unit));
+	for (int round = 0; round < 1500; round++) {
+		drawn_request(&request, &random);
+		moving = &request;
+		expect_moves(&request, &random);
+		moving = NULL;
+		drawn_free(&request);
 	}
 }
 
-Test(plan, the_largest_image_does_not_overflow)
+/* Pieces of a size that does not divide a batch: each batch ends within one. */
+Test(plan, batches_end_anywhere_and_the_next_one_goes_on_there, .timeout = 60,
+     .fini = tell_what_failed)
 {
-	struct kvx_image image = image_of(KVX_PLANES_MAX, KVX_TABLE_MAX, 1u << 31);
-	uint8_t weights[KVX_UNITS_MAX];
+	static const struct {
+		uint32_t layout, tokens;
+	} ends[] = {
+		{KVX_LAYOUT_HND, 4}, {KVX_LAYOUT_NHD, 4}, {KVX_LAYOUT_HND, 8}, {KVX_LAYOUT_NHD, 1}};
+	uint64_t random = random_seed();
 
-	cr_assert(kvx_image_cut(&image, KVX_UNITS_MAX, NULL));
-	cr_assert_eq(expect_units_partition(&image), 0);
-	memset(weights, 255, sizeof(weights));
-	weights[0] = 1;
-	cr_assert(kvx_image_cut(&image, KVX_UNITS_MAX, weights));
-	cr_assert_gt(expect_units_partition(&image), 0);
+	for (uint32_t i = 0; i < 16; i++) {
+		struct drawn_request request = {.sender_count = 1, .tokens = 15};
+		struct kvx_geometry geometry = {.layers = 1,
+						.planes = 1,
+						.heads = 2,
+						.heads_total = 2,
+						.head_bytes =
+							4 * random_between(&random, 1, 40000)};
+		geometry.layout = (enum kvx_layout)ends[i % 4].layout;
+		geometry.block_tokens = ends[i % 4].tokens;
+		drawn_pool(&request.senders[0], &geometry, request.tokens, &random);
+		geometry.layout = (enum kvx_layout)ends[i / 4].layout;
+		geometry.block_tokens = ends[i / 4].tokens;
+		drawn_pool(&request.receiver, &geometry, request.tokens, &random);
+		moving = &request;
+		expect_moves(&request, &random);
+		moving = NULL;
+		drawn_free(&request);
+	}
 }
 
 /* --- runs --- */
@@ -175,252 +411,59 @@ Test(plan, neighbours_at_both_ends_make_a_run)
 	const uint32_t from[] = {4, 5, 6, 9, 10, 2, 3}, to[] = {0, 1, 2, 3, 7, 8, 9};
 	struct kvx_run runs[7];
 
-	cr_assert_eq(kvx_plan_runs(from, to, 7, true, runs), 4);
+	cr_assert_eq(kvx_plan_runs(from, 1, to, 1, 7, runs), 4);
 	const struct kvx_run expected[] = {{0, 3, 4, 0}, {3, 1, 9, 3}, {4, 1, 10, 7}, {5, 2, 2, 8}};
 	cr_assert_eq(memcmp(runs, expected, sizeof(expected)), 0);
-	cr_assert_eq(kvx_plan_runs(from, to, 7, true, NULL), 4);
-	cr_assert_eq(kvx_plan_runs(from, to, 7, false, runs), 7);
+	cr_assert_eq(kvx_plan_runs(from, 1, to, 1, 7, NULL), 4);
 }
 
-/* --- slices --- */
-
-/* Both pools of a request, and what the plan makes of it. */
-struct world {
-	struct kvx_plan plan;
-	uint32_t from[BLOCKS], to[BLOCKS];
-	struct kvx_run runs[BLOCKS];
-	struct kvx_source sources[KVX_PLANES_MAX], targets[KVX_PLANES_MAX];
-	struct kvx_target named[KVX_PLANES_MAX]; /* the targets, as offsets into their memory */
-	char *memory[2];
-	uint64_t plane_bytes;
-};
-
-static void world_make(struct world *world, uint64_t *random)
+Test(plan, runs_go_through_the_parts_of_a_larger_block)
 {
-	struct kvx_image *image = &world->plan.image;
-	bool packed = random_between(random, 0, 1);
+	const uint32_t small[] = {6, 7, 8, 9, 11, 12}, large[] = {3, 5};
+	struct kvx_run runs[6];
 
-	*image = image_of(random_between(random, 1, KVX_PLANES_MAX),
-			  random_between(random, 1, BLOCKS), 4 * random_between(random, 1, 3000));
-	kvx_image_cut(image, kvx_image_units(image, random_between(random, 1, 100000)), NULL);
-	random_table(random, world->from, 0, BLOCKS);
-	random_table(random, world->to, 0, BLOCKS);
-	for (uint32_t i = 1; i < image->count; i++) { /* some neighbours */
-		if (random_between(random, 0, 2))
-			continue;
-		uint32_t next_from = world->from[i - 1] + 1, next_to = world->to[i - 1] + 1;
-		for (uint32_t k = i; k < BLOCKS; k++) {
-			if (world->from[k] == next_from)
-				world->from[k] = world->from[i], world->from[i] = next_from;
-			if (world->to[k] == next_to)
-				world->to[k] = world->to[i], world->to[i] = next_to;
+	cr_assert_eq(kvx_plan_runs(small, 1, large, 4, 6, runs), 2);
+	const struct kvx_run expected[] = {{0, 4, 6, 12}, {4, 2, 11, 20}};
+	cr_assert_eq(memcmp(runs, expected, sizeof(expected)), 0);
+	cr_assert_eq(kvx_plan_runs(large, 4, small, 1, 6, runs), 2);
+	cr_assert_eq(runs[1].from, 20);
+	cr_assert_eq(kvx_plan_runs(large, 4, large, 4, 5, runs), 2);
+	cr_assert_eq(runs[0].count, 4);
+}
+
+Test(plan, runs_know_where_each_chunk_is)
+{
+	uint64_t random = random_seed();
+	uint32_t from[64], to[64];
+	struct kvx_run runs[64];
+
+	for (int round = 0; round < 2000; round++) {
+		uint32_t from_chunks = random_between(&random, 1, 4);
+		uint32_t to_chunks = from_chunks > 1 ? 1 : random_between(&random, 1, 4);
+		uint32_t chunks = random_between(&random, 1, 64), next = 0;
+		for (uint32_t i = 0; i < 64; i++) {
+			from[i] = random_between(&random, 0, 2) && i
+					  ? from[i - 1] + 1
+					  : random_between(&random, 0, 1u << 31);
+			to[i] = random_between(&random, 0, 2) && i
+					? to[i - 1] + 1
+					: random_between(&random, 0, 1u << 31);
 		}
-	}
-	uint64_t stride = image->block_bytes + (packed ? 0 : 4 * random_between(random, 0, 9));
-	world->plane_bytes = stride * BLOCKS;
-	for (int side = 0; side < 2; side++)
-		world->memory[side] = calloc(image->planes, world->plane_bytes);
-	for (uint32_t plane = 0; plane < image->planes; plane++) {
-		world->sources[plane] = (struct kvx_source){
-			world->memory[0] + plane * world->plane_bytes, stride, NULL};
-		world->targets[plane] = (struct kvx_source){
-			world->memory[1] + plane * world->plane_bytes, stride, NULL};
-		world->named[plane] =
-			(struct kvx_target){plane * world->plane_bytes, stride, 7 - plane};
-	}
-	world->plan.runs = world->runs;
-	world->plan.run_count =
-		kvx_plan_runs(world->from, world->to, image->count, packed, world->runs);
-}
-
-static void world_free(struct world *world)
-{
-	free(world->memory[0]);
-	free(world->memory[1]);
-}
-
-/* Where a place of the image lies, computed the plain way. */
-static char *address_at(const struct kvx_image *image, const uint32_t *table,
-			const struct kvx_source *planes, uint64_t place)
-{
-	uint64_t piece = place / image->block_bytes;
-
-	return planes[piece / image->count].base +
-	       table[piece % image->count] * planes[piece / image->count].stride +
-	       place % image->block_bytes;
-}
-
-/* A slice's bytes are those of consecutive places: it crosses no run and nothing is skipped. */
-static void expect_slice(const struct world *world, const struct kvx_slice *slice, uint64_t place)
-{
-	const struct kvx_image *image = &world->plan.image;
-
-	for (uint64_t at = 0; at < slice->length;
-	     at += image->block_bytes - (place + at) % image->block_bytes)
-		cr_assert_eq(slice->local + at,
-			     address_at(image, world->from, world->sources, place + at));
-	cr_assert_eq(slice->local + slice->length - 1,
-		     address_at(image, world->from, world->sources, place + slice->length - 1));
-}
-
-/* The same at the other end, named by memory and offset. */
-static void expect_target(const struct world *world, const struct kvx_slice *slice, uint64_t place)
-{
-	const struct kvx_image *image = &world->plan.image;
-	const char *begin = world->memory[1] + slice->offset;
-	uint64_t plane = place / image->block_bytes / image->count;
-
-	cr_assert_eq(slice->target, world->named[plane].memory);
-	for (uint64_t at = 0; at < slice->length;
-	     at += image->block_bytes - (place + at) % image->block_bytes)
-		cr_assert_eq(begin + at, address_at(image, world->to, world->targets, place + at));
-	cr_assert_eq(begin + slice->length - 1,
-		     address_at(image, world->to, world->targets, place + slice->length - 1));
-}
-
-/* Returns how many slices the unit has. */
-static uint32_t walk_unit(const struct world *world, uint32_t unit)
-{
-	const struct kvx_image *image = &world->plan.image;
-	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
-	uint64_t place = kvx_image_unit_place(image, unit);
-	struct kvx_cursor cursor;
-	uint32_t count, bytes, total = 0;
-
-	kvx_cursor_seek(&cursor, &world->plan, unit);
-	while ((count = kvx_cursor_fill(&cursor, &world->plan, world->sources, world->named, slices,
-					&bytes))) {
-		uint64_t sum = 0;
-		cr_assert(count <= KVX_BATCH_SLICES_MAX && bytes <= KVX_BATCH_BYTES_MAX);
+		uint32_t count = kvx_plan_runs(from, from_chunks, to, to_chunks, chunks, runs);
 		for (uint32_t i = 0; i < count; i++) {
-			cr_assert(slices[i].length > 0);
-			expect_slice(world, &slices[i], place + sum);
-			expect_target(world, &slices[i], place + sum);
-			sum += slices[i].length;
+			cr_assert_eq(runs[i].first, next);
+			for (uint32_t k = 0; k < runs[i].count; k++, next++) {
+				cr_assert_eq(runs[i].from + k,
+					     (uint64_t)from[next / from_chunks] * from_chunks +
+						     next % from_chunks);
+				cr_assert_eq(runs[i].to + k,
+					     (uint64_t)to[next / to_chunks] * to_chunks +
+						     next % to_chunks);
+			}
+			cr_assert(!i || runs[i - 1].from + runs[i - 1].count != runs[i].from ||
+					  runs[i - 1].to + runs[i - 1].count != runs[i].to,
+				  "not one run");
 		}
-		cr_assert_eq(sum, bytes);
-		place += sum;
-		total += count;
-		cr_assert_eq(cursor.place, place);
+		cr_assert_eq(next, chunks);
 	}
-	cr_assert_eq(place, kvx_image_unit_place(image, unit + 1));
-	return total;
-}
-
-Test(plan, slices_cover_every_byte_once_and_in_order, .timeout = 60)
-{
-	uint64_t random = random_seed();
-	struct world world;
-
-	for (int round = 0; round < 300; round++) {
-		world_make(&world, &random);
-		uint32_t slices = 0;
-		for (uint32_t unit = 0; unit < world.plan.image.units; unit++)
-			slices += walk_unit(&world, unit);
-		cr_assert(slices >= world.plan.run_count * world.plan.image.planes);
-		world_free(&world);
-	}
-}
-
-Test(plan, a_run_longer_than_a_batch_is_cut)
-{
-	struct kvx_run run = {0, 2, 0, 0};
-	struct kvx_plan plan = {image_of(1, 2, 3u << 20), &run, 1};
-	struct kvx_source source = {(char *)4096, 3u << 20, NULL};
-	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
-	struct kvx_cursor cursor;
-	uint32_t bytes, batches = 0;
-
-	cr_assert(kvx_image_cut(&plan.image, 1, NULL));
-	kvx_cursor_seek(&cursor, &plan, 0);
-	while (kvx_cursor_fill(&cursor, &plan, &source, NULL, slices, &bytes)) {
-		cr_assert_eq(bytes, KVX_BATCH_BYTES_MAX);
-		cr_assert_eq(slices[0].local, (char *)4096 + batches * (size_t)KVX_BATCH_BYTES_MAX);
-		batches++;
-	}
-	cr_assert_eq(batches, 6);
-}
-
-/* --- the receiver's side --- */
-
-/* Follows an answer of resolve() byte by byte. Returns how many bytes it covers. */
-static uint64_t expect_resolved(const struct world *world, uint64_t place, const struct iovec *iov,
-				int count)
-{
-	uint64_t covered = 0;
-
-	for (int i = 0; i < count; i++)
-		for (size_t at = 0; at < iov[i].iov_len; at += 4, covered += 4)
-			cr_assert_eq((char *)iov[i].iov_base + at,
-				     address_at(&world->plan.image, world->to, world->targets,
-						place + covered));
-	return covered;
-}
-
-Test(plan, resolve_finds_each_place, .timeout = 60)
-{
-	uint64_t random = random_seed();
-	struct iovec iov[40];
-	struct world world;
-
-	for (int round = 0; round < 500; round++) {
-		world_make(&world, &random);
-		uint32_t words = (uint32_t)(kvx_image_bytes(&world.plan.image) / 4);
-		uint64_t place = 4 * (uint64_t)random_between(&random, 0, words - 1);
-		uint64_t bytes =
-			4 * (uint64_t)random_between(&random, 1, words - (uint32_t)(place / 4));
-		int room = (int)random_between(&random, 1, 40);
-		int count = kvx_image_resolve(&world.plan.image, world.to, world.targets, place,
-					      bytes, iov, room);
-		cr_assert(count >= 1 && count <= room);
-		uint64_t covered = expect_resolved(&world, place, iov, count);
-		cr_assert(covered <= bytes && (covered == bytes || count == room));
-		world_free(&world);
-	}
-}
-
-Test(plan, resolve_merges_neighbours)
-{
-	const uint32_t table[] = {3, 4, 5, 1};
-	struct kvx_image image = image_of(1, 4, 1024);
-	struct kvx_source target = {(char *)65536, 1024, NULL};
-	struct iovec iov[4];
-
-	cr_assert_eq(kvx_image_resolve(&image, table, &target, 0, 4096, iov, 4), 2);
-	cr_assert_eq(iov[0].iov_len, 3072);
-	cr_assert_eq(iov[1].iov_base, (char *)65536 + 1024);
-}
-
-/* --- hash --- */
-
-Test(plan, the_hash_depends_on_all_that_both_sides_must_agree_on)
-{
-	const struct kvx_geometry geometry = {4, 2, 16, 4096, 16, "bf16"};
-	const uint8_t weights[] = {1, 1, 2, 1, 1, 1};
-	struct kvx_image image = image_of(2, 3, 4096), altered;
-	struct kvx_geometry other;
-	uint32_t table[] = {1, 2, 3};
-	uint64_t tables = kvx_table_hash(table, 3);
-
-	kvx_image_cut(&image, 6, NULL);
-	uint64_t hash = kvx_plan_hash(&geometry, &image, tables);
-	cr_assert_eq(kvx_plan_hash(&geometry, &image, tables), hash);
-	other = geometry, other.layers++;
-	cr_assert_neq(kvx_plan_hash(&other, &image, tables), hash);
-	other = geometry, other.block_tokens++;
-	cr_assert_neq(kvx_plan_hash(&other, &image, tables), hash);
-	other = geometry, other.dtype[0] = 'f';
-	cr_assert_neq(kvx_plan_hash(&other, &image, tables), hash);
-	other = geometry, other.blocks++;
-	cr_assert_eq(kvx_plan_hash(&other, &image, tables), hash, "pools may differ in size");
-	altered = image, kvx_image_cut(&altered, 5, NULL);
-	cr_assert_neq(kvx_plan_hash(&geometry, &altered, tables), hash);
-	altered = image, kvx_image_cut(&altered, 6, weights);
-	cr_assert_neq(kvx_plan_hash(&geometry, &altered, tables), hash);
-	altered = image, altered.planes = 1;
-	cr_assert_neq(kvx_plan_hash(&geometry, &altered, tables), hash);
-	altered = image, altered.block_bytes += 4;
-	cr_assert_neq(kvx_plan_hash(&geometry, &altered, tables), hash);
-	table[2] = 4;
-	cr_assert_neq(kvx_plan_hash(&geometry, &image, kvx_table_hash(table, 3)), hash);
 }

@@ -26,7 +26,10 @@ static struct kvx_ticket sample(uint32_t count)
 			     .block_bytes = 65536,
 			     .block_tokens = 16,
 			     .dtype = "bf16"},
-		.packed = true,
+		.token_first = count > 1 ? 16 : 0,
+		.token_end = 16 * count - 3,
+		.senders = 4,
+		.tail_bytes = 4096,
 		.address = "shm:kvxfer-1@boot,tcp:127.0.0.1:4711",
 		.count = count,
 		.table = table,
@@ -42,7 +45,8 @@ static void expect_round_trip(const struct kvx_ticket *ticket)
 	size_t size;
 
 	cr_assert_eq(kvx_ticket_encode(ticket, &bytes, &size), 0, "%s", kvx_error_text());
-	cr_assert_eq(kvx_ticket_decode(&back, bytes, size), 0, "%s", kvx_error_text());
+	cr_assert_eq(kvx_ticket_decode(&back, KVX_TICKET_GRANT, bytes, size), 0, "%s",
+		     kvx_error_text());
 	cr_assert_eq(back.incarnation, ticket->incarnation);
 	cr_assert_str_eq(back.name, ticket->name);
 	cr_assert_eq(back.slot, ticket->slot);
@@ -51,7 +55,10 @@ static void expect_round_trip(const struct kvx_ticket *ticket)
 	cr_assert_eq(back.lease_ms, ticket->lease_ms);
 	cr_assert_eq(back.expires_ms, ticket->expires_ms);
 	cr_assert_eq(memcmp(&back.geometry, &ticket->geometry, sizeof(back.geometry)), 0);
-	cr_assert_eq(back.packed, ticket->packed);
+	cr_assert_eq(back.token_first, ticket->token_first);
+	cr_assert_eq(back.token_end, ticket->token_end);
+	cr_assert_eq(back.senders, ticket->senders);
+	cr_assert_eq(back.tail_bytes, ticket->tail_bytes);
 	cr_assert_str_eq(back.address, ticket->address);
 	cr_assert_eq(back.count, ticket->count);
 	cr_assert_eq(memcmp(back.table, ticket->table, ticket->count * sizeof(uint32_t)), 0);
@@ -66,7 +73,7 @@ Test(ticket, what_is_encoded_comes_back)
 
 	memcpy(table, blocks, sizeof(blocks));
 	expect_round_trip(&ticket);
-	ticket.packed = false;
+	ticket.tail_bytes = 0;
 	ticket.name[0] = 0;
 	memset(ticket.geometry.dtype, 0, sizeof(ticket.geometry.dtype));
 	expect_round_trip(&ticket);
@@ -115,7 +122,7 @@ static int decode_exactly(const uint8_t *from, size_t size)
 	struct kvx_ticket back;
 
 	memcpy(exact, from, size);
-	int error = kvx_ticket_decode(&back, exact, size);
+	int error = kvx_ticket_decode(&back, KVX_TICKET_GRANT, exact, size);
 	if (!error)
 		kvx_ticket_finish(&back);
 	free(exact);
