@@ -52,9 +52,10 @@ def compile_program(name, *flags):
     return program
 
 
-@tap.cases_for(["kvxfer.h", "topology.h", "doctor.h", "libkvxfer.so", "libkvxfer.so.0",
+@tap.cases_for(["kvxfer.h", "topology.h", "doctor.h", "plan.h", "libkvxfer.so", "libkvxfer.so.0",
                 "libkvxfer.so.0.1.0", "libkvxfer.a", "kvxfer.pc", "kvxfer-bench", "kvxfer-bench.1",
-                "kvxfer-topo", "kvxfer-topo.1", "kvxfer-doctor", "kvxfer-doctor.1"])
+                "kvxfer-topo", "kvxfer-topo.1", "kvxfer-doctor", "kvxfer-doctor.1", "kvxfer-plan",
+                "kvxfer-plan.1"])
 def is_installed(name):
     if name.startswith("kvxfer-") and not (tap.BUILD / "bench").is_dir():
         raise tap.Skip("this build has no programs")
