@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bandwidth between pools that are not alike, in turns with something that moves the same bytes. */
+#include "unlike.h"
+
+#include <stdio.h>
+
+#define LAYERS 80u /* of Llama-3.1-70B */
+#define HEADS 8u
+#define HEAD_BYTES 256u /* 128 elements of bf16 */
+#define WORST_BYTES 128u
+#define TOKENS 8192u
+#define PAIRS 7u
+#define POOL_BYTES (UINT64_C(1) << 30)
+#define GIGA 1e9
+
+/* Two ways to move the same bytes to the same blocks. */
+struct comparison {
+	const char *name, *beside;
+	struct kvx_unlike_way way, other;
+};
+
+/* What was measured of a way. */
+struct outcome {
+	struct kvx_samples gbytes_per_s;
+	uint64_t slices; /* of a request */
+	char explain[KVX_UNLIKE_EXPLAIN_MAX];
+};
+
+static uint64_t or_default(uint64_t value, uint64_t initial)
+{
+	return value ? value : initial;
+}
+
+static struct kvx_geometry rank_of(const struct kvx_unlike_settings *settings,
+				   enum kvx_layout layout, uint32_t ranks, uint32_t rank)
+{
+	return (struct kvx_geometry){
+		.layers = (uint32_t)or_default(settings->layers, LAYERS),
+		.planes = 2,
+		.block_tokens = KVX_UNLIKE_BLOCK_TOKENS,
+		.dtype = "bf16",
+		.layout = layout,
+		.heads = HEADS / ranks,
+		.head_first = HEADS / ranks * rank,
+		.heads_total = HEADS,
+		.head_bytes = HEAD_BYTES,
+	};
+}
+
+static uint64_t request_bytes(const struct kvx_unlike_settings *settings,
+			      const struct kvx_geometry *geometry)
+{
+	return or_default(settings->tokens, TOKENS) * geometry->heads * geometry->head_bytes *
+	       geometry->layers * geometry->planes;
+}
+
+/* As many requests as it takes to go through enough memory at the receiver. */
+static uint32_t slots_of(const struct kvx_unlike_settings *settings,
+			 const struct kvx_geometry *receiver)
+{
+	uint64_t bytes = request_bytes(settings, receiver);
+
+	return (uint32_t)((or_default(settings->pool_bytes, POOL_BYTES) + bytes - 1) / bytes);
+}
+
+static void open_end(struct kvx_unlike_end *end, const struct kvx_unlike_settings *settings,
+		     const char *staging, struct kvx_geometry geometry, uint32_t slots)
+{
+	geometry.blocks =
+		(uint32_t)(or_default(settings->tokens, TOKENS) / KVX_UNLIKE_BLOCK_TOKENS * slots);
+	kvx_unlike_end_open(end, settings, staging, &geometry, slots);
+}
+
+/* All its requests once. Returns 10^9 bytes per second. */
+static double send_all(const struct kvx_unlike_way *way, uint64_t bytes)
+{
+	uint32_t slots = way->receiver->slots;
+	double seconds = 0;
+
+	for (uint32_t slot = 0; slot < slots; slot++)
+		seconds += kvx_unlike_way_send(way, slot, NULL);
+	return (double)bytes / seconds / GIGA;
+}
+
+/* Sends everything once before the clock runs, so that all pages are there. Returns the bytes. */
+static uint64_t verify(const struct kvx_unlike_way *way, bool corrupt, struct outcome *outcome)
+{
+	uint64_t before = kvx_unlike_way_slices(way);
+	uint64_t bytes = kvx_unlike_way_verify(way, corrupt, outcome->explain);
+
+	outcome->slices = (kvx_unlike_way_slices(way) - before) / way->receiver->slots;
+	return bytes;
+}
+
+static void print_spread(const struct kvx_samples *samples)
+{
+	printf(" %7.2f (%.2f..%.2f)", kvx_samples_median(samples),
+	       kvx_samples_percentile(samples, 0), kvx_samples_percentile(samples, 1));
+}
+
+static void tell(const struct comparison *comparison, uint64_t bytes, struct outcome outcomes[2],
+		 const struct kvx_samples *ratios, json_t *rows)
+{
+	const struct outcome *outcome = &outcomes[0], *other = &outcomes[1];
+
+	printf("%-28s", comparison->name);
+	print_spread(&outcome->gbytes_per_s);
+	printf(" GB/s, %llu slices a request; %s", (unsigned long long)outcome->slices,
+	       comparison->beside);
+	print_spread(&other->gbytes_per_s);
+	printf(" GB/s, %llu slices; ratio", (unsigned long long)other->slices);
+	print_spread(ratios);
+	printf("\n");
+	fflush(stdout);
+	json_array_append_new(
+		rows, json_pack("{ss, ss, sI, sI, sI, so, so, so, sI, sI, ss, ss}", "name",
+				comparison->name, "beside", comparison->beside, "verified_bytes",
+				(json_int_t)bytes, "requests",
+				(json_int_t)comparison->way.receiver->slots, "pairs",
+				(json_int_t)ratios->count, "gbytes_per_s",
+				kvx_unlike_spread(&outcome->gbytes_per_s), "beside_gbytes_per_s",
+				kvx_unlike_spread(&other->gbytes_per_s), "ratio",
+				kvx_unlike_spread(ratios), "slices", (json_int_t)outcome->slices,
+				"beside_slices", (json_int_t)other->slices, "explain",
+				outcome->explain, "beside_explain", other->explain));
+}
+
+static void compare(const struct kvx_unlike_settings *settings, const struct comparison *comparison,
+		    json_t *rows)
+{
+	struct outcome outcomes[2] = {0};
+	struct kvx_samples ratios = {0};
+	uint64_t pairs = or_default(settings->pairs, PAIRS);
+	uint64_t bytes = verify(&comparison->way, settings->corrupt, &outcomes[0]);
+	uint64_t other_bytes = verify(&comparison->other, settings->corrupt, &outcomes[1]);
+
+	for (uint64_t i = 0; i < pairs; i++) {
+		double rate = send_all(&comparison->way, bytes);
+		double other_rate = send_all(&comparison->other, other_bytes);
+		kvx_samples_add(&outcomes[0].gbytes_per_s, rate);
+		kvx_samples_add(&outcomes[1].gbytes_per_s, other_rate);
+		kvx_samples_add(&ratios, rate / other_rate);
+	}
+	tell(comparison, bytes, outcomes, &ratios, rows);
+	kvx_samples_free(&outcomes[0].gbytes_per_s);
+	kvx_samples_free(&outcomes[1].gbytes_per_s);
+	kvx_samples_free(&ratios);
+}
+
+/* A rank of two holds twice the heads of a rank of four, so it has two senders. */
+static void gather_heads(const struct kvx_unlike_settings *settings, json_t *rows)
+{
+	struct kvx_unlike_end receiver, senders[2], alike;
+	struct kvx_geometry of_two = rank_of(settings, KVX_LAYOUT_HND, 2, 0);
+	uint32_t slots = slots_of(settings, &of_two);
+
+	open_end(&receiver, settings, NULL, of_two, slots);
+	open_end(&alike, settings, NULL, of_two, slots);
+	for (uint32_t rank = 0; rank < 2; rank++) {
+		open_end(&senders[rank], settings, NULL, rank_of(settings, KVX_LAYOUT_HND, 4, rank),
+			 slots);
+		kvx_unlike_end_fill(&senders[rank]);
+	}
+	kvx_unlike_end_fill(&alike);
+	const struct comparison comparison = {
+		.name = "two of TP4 to one of TP2",
+		.beside = "TP2 to TP2",
+		.way = {&receiver, {&senders[0], &senders[1]}, 2, false},
+		.other = {&receiver, {&alike}, 1, false},
+	};
+	compare(settings, &comparison, rows);
+	kvx_unlike_end_close(&senders[0]);
+	kvx_unlike_end_close(&senders[1]);
+	kvx_unlike_end_close(&alike);
+	kvx_unlike_end_close(&receiver);
+}
+
+/* The second rank of four: its heads are in the middle of the sender's blocks. */
+static void scatter_heads(const struct kvx_unlike_settings *settings, json_t *rows)
+{
+	struct kvx_unlike_end receiver, sender, alike;
+	struct kvx_geometry of_four = rank_of(settings, KVX_LAYOUT_HND, 4, 1);
+	uint32_t slots = slots_of(settings, &of_four);
+
+	open_end(&receiver, settings, NULL, of_four, slots);
+	open_end(&alike, settings, NULL, of_four, slots);
+	open_end(&sender, settings, NULL, rank_of(settings, KVX_LAYOUT_HND, 2, 0), slots);
+	kvx_unlike_end_fill(&sender);
+	kvx_unlike_end_fill(&alike);
+	const struct comparison comparison = {
+		.name = "one of TP2 to one of TP4",
+		.beside = "TP4 to TP4",
+		.way = {&receiver, {&sender}, 1, false},
+		.other = {&receiver, {&alike}, 1, false},
+	};
+	compare(settings, &comparison, rows);
+	kvx_unlike_end_close(&sender);
+	kvx_unlike_end_close(&alike);
+	kvx_unlike_end_close(&receiver);
+}
+
+void kvx_unlike_tp(const struct kvx_unlike_settings *settings, json_t *rows)
+{
+	gather_heads(settings, rows);
+	scatter_heads(settings, rows);
+}
+
+/* One sender of TP2 in NHD, one receiver of TP4 in HND. */
+struct worst {
+	struct kvx_unlike_end sender, receiver;
+};
+
+static void open_worst(struct worst *worst, const struct kvx_unlike_settings *settings,
+		       const char *staging)
+{
+	struct kvx_geometry from = rank_of(settings, KVX_LAYOUT_NHD, 2, 0);
+	struct kvx_geometry to = rank_of(settings, KVX_LAYOUT_HND, 4, 1);
+
+	from.head_bytes = to.head_bytes = WORST_BYTES;
+	uint32_t slots = slots_of(settings, &to);
+	open_end(&worst->receiver, settings, staging, to, slots);
+	open_end(&worst->sender, settings, staging, from, slots);
+	kvx_unlike_end_fill(&worst->sender);
+}
+
+static void close_worst(struct worst *worst)
+{
+	kvx_unlike_end_close(&worst->sender);
+	kvx_unlike_end_close(&worst->receiver);
+}
+
+/* Each piece as a block of a pool of its own: what a caller would do without a layout, and nothing
+ * that the engine could put together. */
+void kvx_unlike_worst(const struct kvx_unlike_settings *settings, json_t *rows)
+{
+	static const struct {
+		const char *name, *staging;
+	} modes[] = {
+		{"as the engine decides", NULL},
+		{"staging off", "off"},
+		{"staging on", "on"},
+	};
+	struct worst pieces, whole;
+
+	open_worst(&pieces, settings, "off");
+	uint32_t first = pieces.receiver.geometry.head_first,
+		 heads = pieces.receiver.geometry.heads;
+	kvx_unlike_end_cut(&pieces.sender, first, heads);
+	kvx_unlike_end_cut(&pieces.receiver, first, heads);
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		open_worst(&whole, settings, modes[i].staging);
+		const struct comparison comparison = {
+			.name = modes[i].name,
+			.beside = "a slice a piece",
+			.way = {&whole.receiver, {&whole.sender}, 1, false},
+			.other = {&pieces.receiver, {&pieces.sender}, 1, true},
+		};
+		compare(settings, &comparison, rows);
+		close_worst(&whole);
+	}
+	close_worst(&pieces);
+}
