@@ -480,10 +480,12 @@ static bool end_midway(struct ranks *ranks, uint64_t *random, bool revoke)
 	for (uint32_t i = 0; i < 4; i++)
 		ranks_ready(ranks, i, 0, LAYERS);
 	let_some_move(ranks, random);
-	if (revoke)
+	if (revoke) {
 		expect_ok(kvx_grant_revoke(ranks->grant, ranks->way->caller ? 20 : 1000));
-	kvx_grant_close(ranks->grant);
-	ranks->grant = NULL;
+	} else {
+		kvx_grant_close(ranks->grant);
+		ranks->grant = NULL;
+	}
 	blocks_set(ranks->decode.pool, &drawn->geometry, drawn->table, drawn->count, MARK);
 	for (uint32_t i = 0; i < 4; i++) {
 		int result =

@@ -480,8 +480,8 @@ def over_all_rails(sender, receiver):
 
 @tap.case
 def completions_are_as_many_as_layers_times_connections():
-    """Whatever the number and size of blocks."""
-    for blocks, block_bytes in ((2, 4096), (40, 4096), (3, 65536)):
+    """Whatever the number and size of blocks, if each connection gets one."""
+    for blocks, block_bytes in ((4, 4096), (40, 4096), (5, 65536)):
         with fault.workers():
             tally = Tally("none", f"{blocks} blocks of {block_bytes} bytes")
             receiver, sender = fleet.pair(blocks=blocks, block_bytes=block_bytes)
