@@ -58,7 +58,8 @@ struct kvx_feed {
 
 void kvx_feed_init(struct kvx_feed *feed, struct kvx_grant *grant);
 
-/* A sender presents its ticket. Fails with the code and text to refuse it with. */
+/* A sender presents its ticket. Fails with the code and text to refuse it with; then another may
+ * come in its place, also when it is the last one and together they do not make the whole. */
 int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open);
 
 /* The grant's sender that this peer is, or NULL. */
