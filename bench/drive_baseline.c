@@ -76,7 +76,7 @@ static int measure_perftest(struct kvx_drive *drive, double *rate)
 		.queue_pairs = endpoint->verbs_qps,
 		.mtu = endpoint->verbs_mtu,
 	};
-	uint16_t tcp_ports[KVX_PORTS_MAX];
+	uint16_t tcp_ports[KVX_BENCH_PORTS_MAX];
 	char host[256];
 	double bytes_per_s = 0;
 

@@ -5,6 +5,7 @@
 #include "options.h"
 #include "report.h"
 #include "serve.h"
+#include "worker.h"
 #include "workloads.h"
 
 #include <stdlib.h>
@@ -105,6 +106,8 @@ int main(int argc, char **argv)
 	kvx_options_parse_arguments(argc, argv, &settings);
 	/* Due times are to be kept to the microsecond. */
 	prctl(PR_SET_TIMERSLACK, 1000);
+	if (settings.control)
+		return kvx_worker_run(&settings);
 	if (settings.command == KVX_COMMAND_SERVE)
 		return kvx_serve_run(&settings);
 	return settings.command == KVX_COMMAND_LOCAL ? run_local(&settings) : run_remote(&settings);

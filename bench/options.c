@@ -50,7 +50,7 @@ static const struct row rows[] = {
 	{"RDMA (transport verbs; serve takes them for its end):", NULL, TEXT, 0, 0, 0, NULL},
 	{"device", "LIST", TEXT, AT(device), 0, 0,
 	 "devices or ports to use, as \"mlx5_0,mlx5_1:1\" (default: all)"},
-	{"rails", "N", NUMBER, AT(rails), 1, KVX_PORTS_MAX,
+	{"rails", "N", NUMBER, AT(rails), 1, KVX_BENCH_PORTS_MAX,
 	 "use the first N of --device, or of this end's ports that are up (default: all)"},
 	{"gid-index", "N|auto", TEXT, AT(gid_index), 0, 0,
 	 "index into each port's GID table (default auto: by rule)"},
@@ -127,6 +127,21 @@ static const struct row rows[] = {
 	{"sessions", "N", NUMBER, AT(sessions), 1, 1000000, "serve: end after so many"},
 	{"unauthenticated-network", "", FLAG, AT(unauthenticated_network), 0, 0,
 	 "serve: listen beyond loopback although whoever reaches the port may use it"},
+
+	{"A worker that an orchestrator drives (serve):", NULL, TEXT, 0, 0, 0, NULL},
+	{"control", "PATH", TEXT, AT(control), 0, 0,
+	 "open an engine with one pool and this control socket; a folder if it ends with /. No "
+	 "sessions, unless --listen is given too"},
+	{"control-listen", "HOST:PORT", TEXT, AT(control_listen), 0, 0,
+	 "the control socket over TCP too"},
+	{"secret", "FILE", TEXT, AT(secret), 0, 0,
+	 "the cluster's secret, which TCP beyond loopback needs"},
+	{"name", "NAME", TEXT, AT(name), 0, 0,
+	 "name of the engine (default: host name and process id)"},
+	{"fill", "SEED", NUMBER, AT(fill), 1, UINT64_MAX,
+	 "fill the pool with bytes that depend on their place (default: zeros)"},
+	{"drain", "MS", NUMBER, AT(drain_ms), 1, KVX_TIMEOUT_MAX_MS,
+	 "how long a signal lets go on what is open (default 10000)"},
 	{"inherited-fd", "FD", NUMBER, AT(inherited_fd), 3, FD_MAX, NULL},
 };
 
@@ -330,10 +345,11 @@ void kvx_options_parse_arguments(int argc, char **argv, struct kvx_settings *set
 		.options = table,
 		.parser = parse,
 		.args_doc = "local blocks|stream|latency\nrun blocks|stream|latency --peer "
-			    "HOST:PORT\nserve [--listen HOST:PORT]",
+			    "HOST:PORT\nserve [--listen HOST:PORT]\nserve --control PATH",
 		.doc = "Measures how fast and how soon kvxfer moves a paged KV cache.\v"
 		       "local: two processes on this machine. run: against kvxfer-bench serve on "
-		       "another. SIZE takes K, M or G (1024). Exit status: 0 all well, 1 something "
+		       "another. serve --control: a worker for an orchestrator. SIZE takes K, M or "
+		       "G (1024). Exit status: 0 all well, 1 something "
 		       "failed or was not verified, 2 the command line is not valid.",
 	};
 

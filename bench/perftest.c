@@ -88,8 +88,9 @@ static int check(const struct kvx_perftest *test, const struct kvx_ports *ports,
 {
 	if (!ports->count)
 		return kvx_failure_set("baseline: the engine of the %s told of no port", end);
-	if (!test->rails || test->rails > KVX_PORTS_MAX)
-		return kvx_failure_set("baseline: %u rails: 1 to %u", test->rails, KVX_PORTS_MAX);
+	if (!test->rails || test->rails > KVX_BENCH_PORTS_MAX)
+		return kvx_failure_set("baseline: %u rails: 1 to %u", test->rails,
+				       KVX_BENCH_PORTS_MAX);
 	return 0;
 }
 
@@ -266,7 +267,7 @@ int kvx_perftest_measure(const struct kvx_perftest *test, const struct kvx_ports
 			 const char *host, const uint16_t *tcp_ports, double *bytes_per_s)
 {
 	int64_t deadline_ns = clock_now_ns() + TEST_NS_MAX;
-	struct client clients[KVX_PORTS_MAX] = {0};
+	struct client clients[KVX_BENCH_PORTS_MAX] = {0};
 	struct command command;
 	uint32_t started = 0;
 	double sum = 0;

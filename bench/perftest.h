@@ -16,8 +16,8 @@ struct kvx_perftest {
 
 /* Servers for one test, one for each rail. */
 struct kvx_perftest_servers {
-	pid_t pids[KVX_PORTS_MAX];
-	uint16_t tcp_ports[KVX_PORTS_MAX];
+	pid_t pids[KVX_BENCH_PORTS_MAX];
+	uint16_t tcp_ports[KVX_BENCH_PORTS_MAX];
 	uint32_t count;
 };
 

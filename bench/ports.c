@@ -19,7 +19,7 @@ void kvx_ports_hear(struct kvx_ports *ports, const char *line)
 	char number[16], gid_index[16];
 	const char *state = strchr(line, ';');
 
-	if (ports->count == KVX_PORTS_MAX || !state || !strstr(state, ", up") ||
+	if (ports->count == KVX_BENCH_PORTS_MAX || !state || !strstr(state, ", up") ||
 	    sscanf(line, "%63s port %15[0-9]: gid %15[0-9],", port.device, number, gid_index) != 3)
 		return;
 	port.number = (uint32_t)strtoul(number, NULL, 10);

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KVX_PORTS_MAX 32u
+#define KVX_BENCH_PORTS_MAX 32u
 
 struct kvx_port {
 	char device[64];
@@ -17,7 +17,7 @@ struct kvx_port {
 };
 
 struct kvx_ports {
-	struct kvx_port items[KVX_PORTS_MAX];
+	struct kvx_port items[KVX_BENCH_PORTS_MAX];
 	uint32_t count;
 };
 

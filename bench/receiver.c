@@ -278,8 +278,8 @@ static int do_perftest(struct receiver *receiver, json_t *message)
 
 	if (json_unpack(message, "{sI, sI, sI, sI}", "rails", &rails, "bytes", &bytes,
 			"queue_pairs", &queue_pairs, "mtu", &mtu) ||
-	    rails < 1 || rails > KVX_PORTS_MAX || bytes < 1 || bytes > 1 << 30 || queue_pairs < 1 ||
-	    queue_pairs > 16 || mtu < 0 || mtu > 4096) {
+	    rails < 1 || rails > KVX_BENCH_PORTS_MAX || bytes < 1 || bytes > 1 << 30 ||
+	    queue_pairs < 1 || queue_pairs > 16 || mtu < 0 || mtu > 4096) {
 		json_decref(tcp_ports);
 		return kvx_failure_set("perftest: a field is missing or out of range");
 	}

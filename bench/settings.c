@@ -226,6 +226,7 @@ static void resolve_counts(struct kvx_settings *settings)
 		settings->seconds = 3;
 	settings->pool_bytes = or_default(settings->pool_bytes, UINT64_C(1) << 30);
 	settings->lease_ms = or_default(settings->lease_ms, 60000);
+	settings->drain_ms = or_default(settings->drain_ms, 10000);
 	settings->seed = or_default(settings->seed, 1);
 }
 
@@ -264,7 +265,6 @@ static int check_together(const struct kvx_settings *settings)
 	return 0;
 }
 
-/* What the sender decides. */
 static int check_serve(const struct kvx_settings *settings)
 {
 	if (settings->rails)
@@ -274,23 +274,54 @@ static int check_serve(const struct kvx_settings *settings)
 	return 0;
 }
 
-int kvx_settings_resolve(struct kvx_settings *settings)
+static int check_worker(const struct kvx_settings *settings)
+{
+	bool is_worker = settings->command == KVX_COMMAND_SERVE && settings->control;
+
+	if (!is_worker && (settings->control || settings->control_listen || settings->secret ||
+			   settings->name || settings->fill || settings->drain_ms))
+		return kvx_failure_set("control, control-listen, secret, name, fill and drain: "
+				       "only for serve, which --control makes a worker");
+	if (is_worker && !*settings->control)
+		return kvx_failure_set("control: where? a path, or a folder ending with /");
+	return 0;
+}
+
+static int resolve_pool(struct kvx_settings *settings)
 {
 	const char *table = settings->table_text ? settings->table_text : "random";
 
+	resolve_counts(settings);
+	settings->plain_memory = settings->memory && strcmp(settings->memory, "plain") == 0;
+	if (kvx_blocktable_parse(table, &settings->table) || resolve_shape(settings) ||
+	    check_request_bytes(&settings->shape))
+		return -1;
+	return 0;
+}
+
+/* Without --control it is the sender that decides what pools there are. */
+static int resolve_serve(struct kvx_settings *settings)
+{
+	bool is_blocks = settings->block_size || settings->blocks || settings->planes;
+
+	if (check_serve(settings))
+		return -1;
+	settings->workload = is_blocks ? KVX_WORKLOAD_BLOCKS : KVX_WORKLOAD_STREAM;
+	return settings->control ? resolve_pool(settings) : 0;
+}
+
+int kvx_settings_resolve(struct kvx_settings *settings)
+{
 	if (add_verbs_options(settings) || check_engine_options(settings) ||
-	    check_address(settings->peer) || check_address(settings->listen))
+	    check_address(settings->peer) || check_address(settings->listen) ||
+	    check_worker(settings))
 		return -1;
 	if (settings->command == KVX_COMMAND_SERVE)
-		return check_serve(settings);
-	resolve_counts(settings);
-	if (check_together(settings) || kvx_blocktable_parse(table, &settings->table) ||
-	    resolve_layer_time(settings) || resolve_shape(settings) ||
-	    check_request_bytes(&settings->shape))
+		return resolve_serve(settings);
+	if (resolve_pool(settings) || check_together(settings) || resolve_layer_time(settings))
 		return -1;
 	/* loop reaches nobody else. */
 	settings->one_process |= settings->transport && strcmp(settings->transport, "loop") == 0;
-	settings->plain_memory = settings->memory && strcmp(settings->memory, "plain") == 0;
 	settings->ready_word = settings->ready && strcmp(settings->ready, "word") == 0;
 	return 0;
 }

@@ -68,6 +68,8 @@ struct kvx_settings {
 	bool no_copy, verify, baseline, timeline, verbose;
 	uint64_t corrupt;
 	const char *json;
+	const char *control, *control_listen, *secret, *name;
+	uint64_t fill, drain_ms;
 
 	/* Made of the above by kvx_settings_resolve(). */
 	struct kvx_shape shape;

@@ -20,7 +20,7 @@
 	X(places, 1, KVX_PLACES_MAX)        \
 	X(lease_ms, 1, KVX_TIMEOUT_MAX_MS)  \
 	X(corrupt, 0, 4096)                 \
-	X(rails, 0, KVX_PORTS_MAX)
+	X(rails, 0, KVX_BENCH_PORTS_MAX)
 
 json_t *kvx_setup_encode(const struct kvx_setup *setup)
 {

@@ -90,7 +90,8 @@ struct kvx_transport; /* each transport's own, one per engine */
 struct kvx_link {
 	const struct kvx_transport_ops *ops;
 	struct kvx_transport *transport;
-	void *owner;    /* the sink's; the transport leaves it alone */
+	void *owner;              /* the sink's; the transport leaves it alone */
+	struct kvx_link *refused; /* the sink's too: the next one that it has no owner for */
 	uint32_t rails; /* number of rails, up or not; fixed before link_up or link_accepted */
 };
 
@@ -237,6 +238,10 @@ struct kvx_transport_ops {
 	/* How this link moves bytes, for people: "mapped pools", "4 connections to 127.0.0.1:4711".
 	 */
 	void (*explain)(const struct kvx_link *link, char *text, size_t size);
+
+	/* The local port that carries a rail, for figures: "mlx5_0:1"; of few different names, so
+	 * not the peer's. */
+	void (*port)(const struct kvx_link *link, uint32_t rail, char *text, size_t size);
 
 	/* --- one-sided transports --- */
 

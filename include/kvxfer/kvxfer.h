@@ -92,7 +92,8 @@ extern "C" {
 	X(KVX_E_PROTOCOL, -16, "peer", "the peer broke the protocol")                         \
 	X(KVX_E_TRANSPORT, -17, "transfer", "the transport failed")                           \
 	X(KVX_E_MEMORY, -18, "engine", "out of memory, address space or locked memory")       \
-	X(KVX_E_SYSTEM, -19, "engine", "the operating system refused")
+	X(KVX_E_SYSTEM, -19, "engine", "the operating system refused")                        \
+	X(KVX_E_DRAINING, -20, "engine", "the engine is being drained: it takes nothing new")
 
 enum kvx_error {
 #define KVX_ERROR_ENUM(name, value, broken, text) name = value,
@@ -391,7 +392,8 @@ struct kvx_grant_options {
  * wait. The table is copied. No byte moves before all senders have come and together hold each byte
  * once, or several times: then they share it.
  * Errors: KVX_E_INVALID (a block out of range, repeated, or granted to another open grant: the text
- * says which), KVX_E_LIMIT (KVX_GRANTS_MAX, KVX_TABLE_MAX).
+ * says which), KVX_E_LIMIT (KVX_GRANTS_MAX, KVX_TABLE_MAX), KVX_E_DRAINING (operate.h; so do
+ * kvx_stream_open() and kvx_offer_open()).
  */
 int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
 		   const struct kvx_grant_options *options, uint32_t lease_ms,

@@ -3,6 +3,8 @@
 
 #include "base/error.h"
 
+#include <kvxfer/operate.h>
+
 #include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
@@ -50,6 +52,8 @@ struct row {
 static const struct row rows[] = {
 	KVX_OPTION_TABLE(TEXT_ROW, CHOICE_ROW, NUMBER_ROW, BYTES_ROW, FLAG_ROW)};
 
+#define LIVE_NAME(field) #field,
+
 #define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
 
 int kvx_option_describe(uint32_t index, struct kvx_option_info *info)
@@ -66,6 +70,11 @@ static const struct row *find(const char *name)
 		if (strcmp(rows[i].info.name, name) == 0)
 			return &rows[i];
 	return NULL;
+}
+
+static int fail_unknown(const char *name)
+{
+	return kvx_fail(KVX_E_INVALID, "option %.64s: no such option", name ? name : "(NULL)");
 }
 
 static int refuse(const struct row *row, const char *value)
@@ -189,33 +198,66 @@ int kvx_options_set(struct kvx_options *options, const char *name, const char *v
 	if (!options || !name || !value)
 		return kvx_fail(KVX_E_INVALID, "options: NULL argument");
 	const struct row *row = find(name);
-	if (!row)
-		return kvx_fail(KVX_E_INVALID, "option %.64s: no such option", name);
-	return set(options, row, value);
+	return row ? set(options, row, value) : fail_unknown(name);
 }
 
-const char *kvx_options_get(struct kvx_options *options, const char *name)
+int kvx_option_text(const struct kvx_options *options, const char *name, char *text, size_t size)
 {
 	const struct row *row = options && name ? find(name) : NULL;
 
 	if (!row)
-		return NULL;
+		return fail_unknown(name);
 	const char *field = (const char *)options + row->offset;
-	uint64_t number;
 	switch (row->kind) {
 	case TEXT:
 	case CHOICE:
-		return field;
+		snprintf(text, size, "%s", field);
+		break;
 	case FLAG:
-		return *(const bool *)field ? "on" : "off";
+		snprintf(text, size, "%s", *(const bool *)field ? "on" : "off");
+		break;
 	case NUMBER:
 	case BYTES:
-		memcpy(&number, field, sizeof(number));
-		snprintf(options->shown, sizeof(options->shown), "%llu",
-			 (unsigned long long)number);
-		return options->shown;
+		snprintf(text, size, "%llu",
+			 (unsigned long long)__atomic_load_n((const uint64_t *)field,
+							     __ATOMIC_RELAXED));
 	}
-	return NULL;
+	return 0;
+}
+
+const char *kvx_options_get(struct kvx_options *options, const char *name)
+{
+	int error = kvx_option_text(options, name, options ? options->shown : NULL,
+				    sizeof(options->shown));
+
+	return error ? NULL : options->shown;
+}
+
+bool kvx_option_is_live(const char *name)
+{
+	static const char *const live[] = {KVX_LIVE_OPTION_TABLE(LIVE_NAME)};
+
+	for (size_t i = 0; name && i < sizeof(live) / sizeof(live[0]); i++)
+		if (strcmp(live[i], name) == 0)
+			return true;
+	return false;
+}
+
+int kvx_option_change(struct kvx_options *options, const char *name, const char *value)
+{
+	const struct row *row = name && value ? find(name) : NULL;
+	uint64_t number;
+
+	if (!row)
+		return fail_unknown(name);
+	if (!kvx_option_is_live(name))
+		return kvx_fail(KVX_E_INVALID,
+				"option %s: it is fixed once the engine is open; set it before",
+				name);
+	if (!parse_number(row, value, &number))
+		return refuse(row, value);
+	__atomic_store_n((uint64_t *)((char *)options + row->offset), number, __ATOMIC_RELAXED);
+	return 0;
 }
 
 void kvx_options_log(struct kvx_options *options,

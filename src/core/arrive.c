@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The receiving half of the data path: transport -> unit -> counter -> waiter. */
+#include "base/clock.h"
 #include "core/grant.h"
+#include "core/journal.h"
 #include "core/peer.h"
 #include "plan/unit.h"
+#include "trace.h"
 
 #include <stdio.h>
 
@@ -114,9 +117,15 @@ static void finish(struct kvx_grant *grant, uint32_t layer)
 	/* Figures first: who sees the layer whole may look at them. */
 	if (layer != KVX_TAIL)
 		kvx_count(engine, layers_whole, 1);
+	KVX_TRACE(layer_whole, grant->transfer.id, layer);
 	if (atomic_load_explicit(&grant->transfer.done_count, memory_order_relaxed) + 1 ==
-	    kvx_transfer_parts(&grant->transfer))
+	    kvx_transfer_parts(&grant->transfer)) {
 		kvx_count(engine, grants_completed, 1);
+		kvx_histogram_add(&engine->figures.grant_time,
+				  kvx_now_ns() - grant->transfer.opened_ns);
+		KVX_TRACE(grant_ended, grant->transfer.id, 0);
+	}
+	kvx_journal_transfer(&grant->transfer, KVX_EVENT_LAYER_WHOLE, layer, 0, NULL);
 	kvx_transfer_finish_layer(&grant->transfer, layer);
 }
 
@@ -131,17 +140,26 @@ static void finish_tail(struct kvx_grant *grant)
 		finish(grant, KVX_TAIL);
 }
 
+static struct kvx_rail_figures *figures_of(const struct kvx_peer *peer, uint32_t rail)
+{
+	return rail < peer->figure_count ? &peer->figures[rail] : NULL;
+}
+
 /* A bit, not a sum: a unit that was sent twice is counted once. */
-static void credit(const struct destination *at)
+static void credit(const struct destination *at, struct kvx_rail_figures *rail)
 {
 	struct kvx_grant *grant = at->grant;
 	struct kvx_counter *counter = at->counter;
+	uint64_t bytes = end_of(at) - begin_of(at);
 	uint64_t part = at->layer == KVX_TAIL ? counter->wanted : at->feed->wanted;
 
 	counter->bits |= UINT64_C(1) << at->unit;
 	atomic_store_explicit(&counter->arrived, (uint32_t)__builtin_popcountll(counter->bits),
 			      memory_order_release);
 	kvx_count(grant->transfer.engine, units_received, 1);
+	kvx_figures_received(rail, bytes);
+	kvx_figure_add(grant->transfer.bytes, bytes);
+	KVX_TRACE(unit_counted, grant->transfer.id, at->layer, at->unit, bytes);
 	if ((counter->bits & part) != part)
 		return;
 	finish_part(at);
@@ -175,7 +193,7 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 	}
 	arrival->next += bytes;
 	if (arrival->next == end_of(&at))
-		credit(&at);
+		credit(&at, figures_of(peer, rail));
 }
 
 void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm)
@@ -189,7 +207,6 @@ void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, ui
 	struct kvx_unit unit = {imm, grant ? grant->generation : 0};
 	struct destination at = {0};
 
-	(void)rail;
 	kvx_peer_heard(peer);
 	if (grant && kvx_imm_pack(grant->slot, grant->generation, kvx_imm_layer(imm),
 				  kvx_imm_unit(imm)) == imm)
@@ -199,5 +216,5 @@ void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, ui
 		return;
 	}
 	kvx_count(engine, bytes_received, end_of(&at) - begin_of(&at));
-	credit(&at);
+	credit(&at, figures_of(peer, rail));
 }

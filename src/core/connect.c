@@ -72,7 +72,8 @@ void kvx_peer_arm_handshake(struct kvx_peer *peer)
 
 	if (kvx_timer_start(&engine->timers, &peer->handshake,
 			    engine->now_ns +
-				    (int64_t)engine->options.connect_timeout_ms * KVX_NS_PER_MS))
+				    (int64_t)kvx_option(&engine->options, connect_timeout_ms) *
+					    KVX_NS_PER_MS))
 		kvx_peer_condemn(peer, KVX_E_MEMORY, kvx_error_text());
 }
 
@@ -141,7 +142,7 @@ int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, boo
 	made->expected = ticket->incarnation;
 	strcpy(made->expected_name, ticket->name);
 	made->trying = true;
-	kvx_list_append(&engine->peers, &made->entry);
+	kvx_peer_enlist(made);
 	*peer = made;
 	return 0;
 }

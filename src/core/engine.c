@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "core/control.h"
 #include "core/grant.h"
+#include "core/journal.h"
 #include "core/peer.h"
 #include "core/pool.h"
 #include "core/region.h"
@@ -71,12 +73,13 @@ static int open_all_transports(struct kvx_engine *engine)
 {
 	for (size_t i = 0; kvx_transports[i]; i++) {
 		int error = open_transport(engine, kvx_transports[i]);
-		if (error == KVX_E_UNSUPPORTED)
-			kvx_log_write(&engine->options.log, KVX_LOG_INFO,
-				      "transport %s: left out: %s", kvx_transports[i]->name,
-				      kvx_error_text());
-		else if (error)
+		if (error && error != KVX_E_UNSUPPORTED)
 			return error;
+		if (!error)
+			continue;
+		kvx_log_write(&engine->options.log, KVX_LOG_INFO, "transport %s: left out: %s",
+			      kvx_transports[i]->name, kvx_error_text());
+		engine->left_out[i] = strdup(kvx_error_text());
 	}
 	return 0;
 }
@@ -165,6 +168,8 @@ static int write_addresses(struct kvx_engine *engine)
 
 static void init_lists(struct kvx_engine *engine)
 {
+	pthread_mutex_init(&engine->lists, NULL);
+	kvx_drain_init(&engine->drain);
 	kvx_list_init(&engine->regions);
 	kvx_list_init(&engine->pools);
 	kvx_list_init(&engine->grants);
@@ -328,7 +333,7 @@ static int open_engine(struct kvx_engine *engine)
 	error = write_addresses(engine);
 	if (error)
 		goto fail_address;
-	engine->now_ns = engine->tick_ns = kvx_now_ns();
+	engine->opened_ns = engine->now_ns = engine->tick_ns = kvx_now_ns();
 	engine->beat_ns = (int64_t)engine->options.heartbeat_ms * KVX_NS_PER_MS / 8;
 	error = start(engine);
 	if (error)
@@ -349,8 +354,15 @@ fail_waker:
 fail_poller:
 	kvx_event_finish(&engine->acknowledged);
 	pthread_mutex_destroy(&engine->lock);
+	pthread_mutex_destroy(&engine->lists);
 	pthread_mutex_destroy(&engine->staging.mutex);
 	return error;
+}
+
+static void free_left_out(struct kvx_engine *engine)
+{
+	for (uint32_t i = 0; i < KVX_TRANSPORTS_MAX; i++)
+		free(engine->left_out[i]);
 }
 
 int kvx_engine_open(const struct kvx_options *options, struct kvx_engine **engine)
@@ -373,11 +385,17 @@ int kvx_engine_open(const struct kvx_options *options, struct kvx_engine **engin
 	kvx_options_free(own);
 	error = open_engine(made);
 	if (error) {
+		free_left_out(made);
 		free(made);
 		return error;
 	}
 	kvx_log_write(&made->options.log, KVX_LOG_INFO, "engine %s (%016llx): open at %s",
 		      made->name, (unsigned long long)made->incarnation, made->address);
+	error = kvx_control_open(made, &made->control);
+	if (error) {
+		kvx_engine_close(made);
+		return error;
+	}
 	*engine = made;
 	return 0;
 }
@@ -455,6 +473,7 @@ void kvx_engine_close(struct kvx_engine *engine)
 {
 	if (!engine)
 		return;
+	kvx_control_close(engine->control);
 	atomic_store(&engine->stopping, true);
 	kvx_waker_wake(&engine->waker);
 	if (engine->threaded)
@@ -475,7 +494,10 @@ void kvx_engine_close(struct kvx_engine *engine)
 	kvx_timers_finish(&engine->timers);
 	kvx_event_finish(&engine->acknowledged);
 	pthread_mutex_destroy(&engine->lock);
+	pthread_mutex_destroy(&engine->lists);
 	pthread_mutex_destroy(&engine->staging.mutex);
+	kvx_journal_free(engine->journal);
+	free_left_out(engine);
 	free(engine->staging.next);
 	free(engine->stream_table);
 	free(engine->address);
@@ -508,6 +530,45 @@ void kvx_engine_stats(const struct kvx_engine *engine, struct kvx_stats *stats)
 	_Static_assert(sizeof(*stats) % sizeof(uint64_t) == 0, "nothing but 64-bit figures");
 	for (size_t i = 0; i < sizeof(*stats) / sizeof(uint64_t); i++)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+/* --- lists --- */
+
+void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_list *list, struct kvx_list *entry,
+		       uint64_t *id)
+{
+	pthread_mutex_lock(&engine->lists);
+	*id = ++engine->last_id;
+	kvx_list_append(list, entry);
+	pthread_mutex_unlock(&engine->lists);
+}
+
+uint64_t kvx_engine_next_id(struct kvx_engine *engine)
+{
+	pthread_mutex_lock(&engine->lists);
+	uint64_t id = ++engine->last_id;
+	pthread_mutex_unlock(&engine->lists);
+	return id;
+}
+
+void kvx_engine_delist(struct kvx_engine *engine, struct kvx_list *entry)
+{
+	pthread_mutex_lock(&engine->lists);
+	kvx_list_remove(entry);
+	pthread_mutex_unlock(&engine->lists);
+}
+
+uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_list *entry,
+				  const uint32_t *users)
+{
+	pthread_mutex_lock(&engine->lists);
+	pthread_mutex_lock(&engine->lock);
+	uint32_t count = *users;
+	pthread_mutex_unlock(&engine->lock);
+	if (!count)
+		kvx_list_remove(entry);
+	pthread_mutex_unlock(&engine->lists);
+	return count;
 }
 
 /* --- progress and waiting --- */
@@ -569,7 +630,7 @@ void kvx_engine_wait(struct kvx_engine *engine, struct kvx_event *event, uint32_
 {
 	if (engine->threaded)
 		kvx_event_wait(event, seen, deadline_ns,
-			       (int64_t)engine->options.spin_us * KVX_NS_PER_US);
+			       (int64_t)kvx_option(&engine->options, spin_us) * KVX_NS_PER_US);
 	else if (!kvx_worker_step(engine))
 		kvx_worker_sleep(engine, deadline_ns);
 }

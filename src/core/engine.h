@@ -7,6 +7,8 @@
 #include "base/list.h"
 #include "base/submission.h"
 #include "base/timer.h"
+#include "core/drain.h"
+#include "core/figures.h"
 #include "core/staging.h"
 #include "core/transfer.h"
 #include "transport.h"
@@ -19,6 +21,10 @@
 
 #define KVX_STREAMS_MAX 65536u /* open at once in one engine */
 #define KVX_PEERS_MAX 4096u    /* that connected to one engine */
+#define KVX_LOST_MAX 64u       /* names of lost peers that are remembered */
+
+struct kvx_control;
+struct kvx_journal;
 
 struct kvx_engine_transport {
 	const struct kvx_transport_ops *ops;
@@ -35,7 +41,10 @@ struct kvx_engine {
 	char *one_sided_address; /* the part of it for memory that no CPU touches */
 	struct kvx_engine_transport transports[KVX_TRANSPORTS_MAX];
 	uint32_t transport_count;
-	struct kvx_topology *topology; /* NULL: not needed, off or not to be had */
+	struct kvx_topology *topology;      /* NULL: not needed, off or not to be had */
+	char *left_out[KVX_TRANSPORTS_MAX]; /* why, for each of the build; NULL: it is in */
+	int64_t opened_ns;
+	struct kvx_control *control; /* NULL: off */
 
 	/* Any thread. */
 	struct kvx_submissions submissions;
@@ -50,21 +59,35 @@ struct kvx_engine {
 
 	/* Under lock, which is held for a few instructions only, never over a transport. */
 	pthread_mutex_t lock;
-	struct kvx_list regions, pools, grants, streams;
 	struct kvx_list new_offers; /* that the worker has not taken yet */
 	uint64_t offer_sequence;
-	uint32_t region_count; /* ever made */
 	uint32_t generations[KVX_GRANTS_MAX];
 	uint16_t free_slots[KVX_GRANTS_MAX]; /* a queue, so that a slot rests longest before its
 						reuse */
 	uint32_t free_first, free_count;
 
+	/* Under lists, which is held while somebody who looks copies a few entries: openers and
+	 * closers take it, the worker for peers that come and go. Entries are in the order of their
+	 * ids. */
+	pthread_mutex_t lists;
+	struct kvx_list regions, pools, grants, streams;
+	struct kvx_list peers; /* in both directions; the worker reads it without the lock, since it
+				  alone changes it */
+	uint64_t last_id;
+	uint32_t region_count; /* ever made */
+
+	struct kvx_drain drain;
+	_Atomic(struct kvx_journal *) journal; /* NULL: nobody has asked for events */
+	struct kvx_figures figures;
+
 	/* The worker's. */
 	pthread_t thread;
 	struct kvx_poller poller;
 	struct kvx_timers timers;
-	struct kvx_list peers;   /* all, in both directions */
-	uint32_t incoming_count; /* of them */
+	uint32_t incoming_count;     /* peers that connected to this engine */
+	struct kvx_link *refused;    /* links of peers for which there was no memory */
+	uint64_t lost[KVX_LOST_MAX]; /* hashes of names of peers lost last */
+	uint32_t lost_count;
 	struct kvx_list watched; /* streams whose ready word is looked at */
 	struct kvx_staging staging;
 	struct kvx_list offers;    /* that nobody has pulled yet */
@@ -81,6 +104,16 @@ struct kvx_engine {
 	int64_t tick_ns; /* when heartbeats were looked at last */
 	struct kvx_stats stats; /* written by the worker alone, with kvx_count() */
 };
+
+/* Any thread: an object with a new id goes into one of the lists; it comes out again. */
+void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_list *list, struct kvx_list *entry,
+		       uint64_t *id);
+void kvx_engine_delist(struct kvx_engine *engine, struct kvx_list *entry);
+uint64_t kvx_engine_next_id(struct kvx_engine *engine);
+
+/* The same, unless it has users, which are under the engine's lock. Returns how many it has. */
+uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_list *entry,
+				  const uint32_t *users);
 
 /* Single writer, so no locked instruction is needed; readers see each figure whole. */
 #define kvx_count(engine, field, amount) \

@@ -223,8 +223,13 @@ static void begin(struct kvx_grant *grant)
 		say_accept(&grant->feeds[i]);
 }
 
-static void take_in(struct kvx_feed *feed, const struct kvx_message *open)
+static void take_in(struct kvx_feed *feed, const struct kvx_peer *peer,
+		    const struct kvx_message *open)
 {
+	pthread_mutex_lock(&engine_of(feed)->lock);
+	strcpy(feed->name, peer->info.name);
+	feed->incarnation = peer->info.incarnation;
+	pthread_mutex_unlock(&engine_of(feed)->lock);
 	feed->stream = open->stream;
 	feed->geometry = open->geometry;
 	feed->tail = open->tail;
@@ -239,8 +244,9 @@ int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct
 
 	if (error)
 		return error;
-	struct kvx_feed *feed = &grant->feeds[grant->came++];
-	take_in(feed, open);
+	struct kvx_feed *feed = &grant->feeds[grant->came];
+	take_in(feed, peer, open);
+	grant->came++;
 	bool all = grant->came == grant->senders;
 	if (all)
 		error = share_out(grant);
@@ -252,6 +258,7 @@ int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct
 	}
 	feed->peer = peer;
 	kvx_list_append(&peer->feeds, &feed->peer_entry);
+	peer->transfers++;
 	if (all)
 		begin(grant);
 	return 0;
@@ -307,6 +314,8 @@ void kvx_feed_detach(struct kvx_feed *feed)
 {
 	kvx_list_remove(&feed->report_entry);
 	kvx_list_remove(&feed->peer_entry);
+	if (feed->peer)
+		feed->peer->transfers--;
 	feed->peer = NULL;
 }
 

@@ -26,6 +26,9 @@ struct kvx_feed {
 	struct kvx_grant *grant;
 	struct kvx_peer *peer; /* while it is connected and the grant needs it */
 	struct kvx_list peer_entry;
+	char name[KVX_NAME_MAX + 1]; /* the peer's, and its incarnation: under the engine's lock,
+					since others look */
+	uint64_t incarnation;
 	uint64_t stream; /* the sender's name of its stream */
 	struct kvx_geometry geometry;
 	bool tail; /* it has the request's tail */

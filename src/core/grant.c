@@ -3,10 +3,12 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "core/journal.h"
 #include "core/offer.h"
 #include "core/peer.h"
 #include "core/region.h"
 #include "core/ticket.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +30,6 @@ static int take_slot(struct kvx_grant *grant)
 		engine->free_first = (engine->free_first + 1) % KVX_GRANTS_MAX;
 		engine->free_count--;
 		grant->generation = ++engine->generations[grant->slot];
-		kvx_list_append(&engine->grants, &grant->entry);
 	}
 	pthread_mutex_unlock(&engine->lock);
 	return found ? 0
@@ -41,7 +42,6 @@ static void give_slot_back(struct kvx_grant *grant)
 	struct kvx_engine *engine = grant->transfer.engine;
 
 	pthread_mutex_lock(&engine->lock);
-	kvx_list_remove(&grant->entry);
 	engine->free_slots[(engine->free_first + engine->free_count++) % KVX_GRANTS_MAX] =
 		(uint16_t)grant->slot;
 	pthread_mutex_unlock(&engine->lock);
@@ -156,12 +156,13 @@ static int make_grant(struct kvx_pool *pool, const uint32_t *blocks, uint32_t co
 
 	if (!made)
 		return kvx_fail(KVX_E_MEMORY, "grant: out of memory");
-	kvx_transfer_init(&made->transfer, pool->engine, "grant", layers, options->tail.bytes != 0);
+	kvx_transfer_init(&made->transfer, pool->engine, "grant", &pool->engine->drain.grants,
+			  layers, options->tail.bytes != 0);
 	made->pool = pool;
 	made->submission.take = take;
 	made->lease_ms = lease_ms;
 	made->lease.expired = lease_ended;
-	made->drain_ms = (uint32_t)pool->engine->options.drain_ms;
+	made->drain_ms = (uint32_t)kvx_option(&pool->engine->options, drain_ms);
 	made->opened_ns = kvx_now_ns();
 	made->count = count;
 	made->token_first = options->held_blocks * pool->shape.block_tokens;
@@ -208,14 +209,17 @@ int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count
 	if (!lease_ms || lease_ms > KVX_TIMEOUT_MAX_MS)
 		return kvx_fail(KVX_E_INVALID, "grant: a lease of %u ms: must be 1 to %u", lease_ms,
 				KVX_TIMEOUT_MAX_MS);
+	struct kvx_engine *engine = pool->engine;
 	int error = kvx_pool_check_table(pool, "grant", blocks, count);
 	if (!error)
 		error = complete_options(pool, count, options, &complete);
+	if (!error)
+		error = kvx_drain_enter(engine, &engine->drain.grants);
 	if (error)
 		return error;
 	error = kvx_pool_claim(pool, blocks, complete.held_blocks, count);
 	if (error)
-		return error;
+		goto fail_claim;
 	error = make_grant(pool, blocks, count, &complete, lease_ms, &made);
 	if (error)
 		goto fail_make;
@@ -226,8 +230,9 @@ int kvx_grant_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count
 	if (error)
 		goto fail_ticket;
 	use(made, 1);
-	atomic_store_explicit(&pool->engine->slots[made->slot], made, memory_order_release);
-	kvx_engine_submit(pool->engine, &made->submission, KVX_GRANT_START);
+	kvx_engine_enlist(engine, &engine->grants, &made->entry, &made->transfer.id);
+	atomic_store_explicit(&engine->slots[made->slot], made, memory_order_release);
+	kvx_engine_submit(engine, &made->submission, KVX_GRANT_START);
 	*grant = made;
 	return 0;
 
@@ -236,7 +241,9 @@ fail_ticket:
 fail_slot:
 	kvx_grant_free(made);
 fail_make:
-	kvx_pool_release(pool, blocks, complete.held_blocks, count);
+	kvx_pool_disclaim(pool, blocks, complete.held_blocks, count);
+fail_claim:
+	kvx_drain_leave(engine, &engine->drain.grants);
 	return error;
 }
 
@@ -307,8 +314,9 @@ void kvx_grant_close(struct kvx_grant *grant)
 		return;
 	kvx_engine_request(grant->transfer.engine, &grant->submission, KVX_GRANT_CLOSE,
 			   &grant->closed);
-	kvx_pool_release(grant->pool, grant->table,
-			 grant->token_first / grant->pool->shape.block_tokens, grant->count);
+	kvx_pool_disclaim(grant->pool, grant->table,
+			  grant->token_first / grant->pool->shape.block_tokens, grant->count);
+	kvx_engine_delist(grant->transfer.engine, &grant->entry);
 	use(grant, -1);
 	give_slot_back(grant);
 	kvx_grant_free(grant);
@@ -335,6 +343,8 @@ static void start(struct kvx_grant *grant)
 	struct kvx_engine *engine = grant->transfer.engine;
 
 	kvx_count(engine, grants_opened, 1);
+	kvx_journal_transfer(&grant->transfer, KVX_EVENT_GRANT_OPENED, 0, 0, NULL);
+	KVX_TRACE(grant_opened, grant->transfer.id, grant->count);
 	if (kvx_transfer_ended(&grant->transfer))
 		return;
 	if (kvx_timer_start(&engine->timers, &grant->lease, lease_end_ns(grant)))
@@ -378,6 +388,9 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text)
 	if (!kvx_transfer_fail(&grant->transfer, code, text))
 		return;
 	kvx_count(engine, grants_failed, 1);
+	KVX_TRACE(grant_ended, grant->transfer.id, code);
+	if (code == KVX_E_REVOKED)
+		kvx_figure_add(engine->figures.revokes, 1);
 	tell_end(grant, code, text);
 	detach(grant);
 	kvx_grant_fence(grant);
@@ -413,10 +426,25 @@ void kvx_grant_cancel(struct kvx_grant *grant, const char *text)
 		kvx_grant_end(grant, KVX_E_CANCELLED, text);
 }
 
+/* It has ended: once its fences are closed nothing lands any more. */
+static void settle(struct kvx_grant *grant)
+{
+	struct kvx_transfer *transfer = &grant->transfer;
+
+	if (grant->still || !kvx_grant_is_fenced(grant))
+		return;
+	if (transfer->end < 0)
+		kvx_histogram_add(&transfer->engine->figures.fence_time,
+				  kvx_now_ns() - transfer->ended_ns);
+	KVX_TRACE(fence_closed, transfer->id);
+	atomic_store_explicit(&grant->still, true, memory_order_release);
+}
+
 void kvx_grant_fence(struct kvx_grant *grant)
 {
 	for (uint32_t i = 0; i < grant->came; i++)
 		kvx_feed_fence(&grant->feeds[i]);
+	settle(grant);
 }
 
 bool kvx_grant_is_fenced(const struct kvx_grant *grant)
@@ -434,6 +462,8 @@ void kvx_grant_acknowledge(struct kvx_grant *grant)
 
 	if (!kvx_grant_is_fenced(grant))
 		return;
+	if (kvx_transfer_ended(&grant->transfer))
+		settle(grant);
 	grant->requests = 0;
 	if (requests & KVX_GRANT_REVOKE)
 		kvx_engine_acknowledge(engine, &grant->fenced);

@@ -21,6 +21,7 @@ struct kvx_grant {
 	struct kvx_list entry;        /* in the engine, under its lock */
 	struct kvx_submission submission;
 	_Atomic bool fenced, closed; /* answers to requests */
+	_Atomic bool still;          /* it has ended and nothing lands any more; for who looks */
 
 	/* Constant. */
 	struct kvx_pool *pool;
@@ -43,8 +44,8 @@ struct kvx_grant {
 	/* The worker's. */
 	struct kvx_counter *counters; /* one for each layer, and the tail's */
 	struct kvx_feed *feeds;       /* one for each sender, came of them */
-	uint32_t came;
-	bool shared_out;                     /* all came, and bytes may move */
+	_Atomic uint32_t came;        /* stored after the feed's peer is known; any thread reads */
+	bool shared_out;              /* all came, and bytes may move */
 	uint8_t feed_of_unit[KVX_UNITS_MAX]; /* once they may */
 	struct kvx_list pulls;               /* offers that are asked to feed it */
 	struct kvx_timer lease;

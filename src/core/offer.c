@@ -92,7 +92,7 @@ int kvx_offer_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count
 		return error;
 	error = make_offer(made, blocks, count, lease_ms);
 	if (error) {
-		kvx_stream_free(made);
+		kvx_stream_discard(made);
 		return error;
 	}
 	/* By the cost model the pools of both ends decide, and the other one is not known yet. */

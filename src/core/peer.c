@@ -4,8 +4,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "core/grant.h"
+#include "core/journal.h"
 #include "core/offer.h"
 #include "core/stream.h"
+#include "trace.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -23,6 +25,7 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 	if (!peer)
 		return NULL;
 	peer->engine = engine;
+	peer->id = kvx_engine_next_id(engine);
 	peer->outgoing = outgoing;
 	peer->submission.take = take;
 	peer->handshake.expired = handshake_expired;
@@ -40,12 +43,27 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 	return peer;
 }
 
+/* Its id may be older than the newest: that is given when a handle is made. */
+void kvx_peer_enlist(struct kvx_peer *peer)
+{
+	struct kvx_engine *engine = peer->engine;
+	struct kvx_list *after = engine->peers.previous;
+
+	pthread_mutex_lock(&engine->lists);
+	while (after != &engine->peers &&
+	       kvx_container_of(after, struct kvx_peer, entry)->id > peer->id)
+		after = after->previous;
+	kvx_list_append(after->next, &peer->entry);
+	pthread_mutex_unlock(&engine->lists);
+}
+
 void kvx_peer_free(struct kvx_peer *peer)
 {
 	while (!kvx_list_empty(&peer->pulls))
 		kvx_pull_free(kvx_container_of(peer->pulls.next, struct kvx_pull, peer_entry));
 	pthread_mutex_destroy(&peer->mutex);
 	kvx_event_finish(&peer->event);
+	free(peer->figures);
 	free(peer->address);
 	free(peer);
 }
@@ -160,15 +178,44 @@ static void say_bye(struct kvx_peer *peer, const char *why)
 		kvx_peer_say(peer, &bye);
 }
 
-void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
+static uint64_t hash_of(const char *name)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+
+	for (; *name; name++)
+		hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
+static void note_lost(const struct kvx_peer *peer, int code, const char *story)
 {
 	struct kvx_engine *engine = peer->engine;
+
+	engine->lost[engine->lost_count++ % KVX_LOST_MAX] = hash_of(peer->info.name);
+	kvx_count(engine, peers_lost, 1);
+	kvx_journal_peer(peer, KVX_EVENT_PEER_LOST, 0, code, story);
+	KVX_TRACE(peer_lost, peer->id, code);
+}
+
+bool kvx_peer_was_lost(const struct kvx_peer *peer)
+{
+	const struct kvx_engine *engine = peer->engine;
+	uint64_t hash = hash_of(peer->info.name);
+
+	for (uint32_t i = 0; i < KVX_LOST_MAX && i < engine->lost_count; i++)
+		if (engine->lost[i] == hash)
+			return true;
+	return false;
+}
+
+void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
+{
 	char story[KVX_ERROR_TEXT_MAX + 1], said[KVX_ERROR_TEXT_MAX + 1];
 
 	if (peer->condemned)
 		return;
 	if (code == KVX_E_PROTOCOL)
-		kvx_count(engine, protocol_errors, 1);
+		kvx_count(peer->engine, protocol_errors, 1);
 	snprintf(said, sizeof(said), "it ended the link: %.400s", text);
 	say_bye(peer, said);
 	if (peer->outgoing && !kvx_peer_is_up(peer)) {
@@ -181,7 +228,7 @@ void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text)
 		snprintf(story, sizeof(story), "peer %s (%016" PRIx64 "): %.300s", name,
 			 peer->info.incarnation, said);
 		if (peer->greeted)
-			kvx_count(engine, peers_lost, 1);
+			note_lost(peer, code, story);
 		kvx_peer_end(peer, code, story);
 	}
 	peer->condemned = true;
@@ -196,7 +243,7 @@ static void forgive(struct kvx_engine *engine, int64_t stopped_ns)
 
 	kvx_list_for_each (entry, next, &engine->peers) {
 		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
-		peer->heard_ns += stopped_ns;
+		kvx_figure_add(peer->heard_ns, stopped_ns);
 		if (peer->heard_ns > engine->now_ns)
 			kvx_peer_heard(peer);
 	}
@@ -264,15 +311,28 @@ static void disconnect(struct kvx_peer *peer)
 static void forget(struct kvx_peer *peer)
 {
 	kvx_timer_stop(&peer->engine->timers, &peer->handshake);
-	kvx_list_remove(&peer->entry);
+	kvx_engine_delist(peer->engine, &peer->entry);
 	peer->engine->incoming_count -= !peer->outgoing;
 	kvx_peer_free(peer);
+}
+
+/* So that who connected learns of it at once, and nothing of the link is left. */
+static int disconnect_refused(struct kvx_engine *engine)
+{
+	int done = 0;
+
+	for (; engine->refused; done++) {
+		struct kvx_link *link = engine->refused;
+		engine->refused = link->refused;
+		link->ops->disconnect(link);
+	}
+	return done;
 }
 
 int kvx_peers_reap(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
-	int done = 0;
+	int done = disconnect_refused(engine);
 
 	kvx_list_for_each (entry, next, &engine->peers) {
 		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
@@ -292,6 +352,7 @@ int kvx_peers_reap(struct kvx_engine *engine)
 
 void kvx_peers_finish(struct kvx_engine *engine)
 {
+	disconnect_refused(engine);
 	while (!kvx_list_empty(&engine->peers)) {
 		struct kvx_peer *peer =
 			kvx_container_of(engine->peers.next, struct kvx_peer, entry);
@@ -306,12 +367,11 @@ void kvx_peers_finish(struct kvx_engine *engine)
 static void take(struct kvx_submission *submission, uint32_t wanted)
 {
 	struct kvx_peer *peer = kvx_container_of(submission, struct kvx_peer, submission);
-	struct kvx_engine *engine = peer->engine;
 
 	if (wanted & KVX_PEER_START) {
 		peer->held = true;
 		peer->trying = true;
-		kvx_list_append(&engine->peers, &peer->entry);
+		kvx_peer_enlist(peer);
 	}
 	if (wanted & KVX_PEER_RELEASE)
 		peer->held = false; /* freed when it is down */

@@ -18,6 +18,7 @@ struct kvx_rail {
 	bool up;
 	struct kvx_stream *stream; /* whose unit is under way, or NULL */
 	uint32_t layer, unit;
+	uint32_t slices; /* posted of it */
 	struct kvx_cursor cursor;
 	char *gathered;          /* a buffer with what follows the cursor, or NULL */
 	struct kvx_cursor after; /* it */
@@ -33,14 +34,17 @@ struct kvx_rail_arrival {
 struct kvx_peer {
 	struct kvx_engine *engine;
 	struct kvx_list entry; /* in engine->peers */
+	uint64_t id;
 	bool outgoing;
 
 	/* For the threads that hold a handle. */
 	struct kvx_submission submission;
 	_Atomic int state; /* enum kvx_peer_state; stored with release after info and code */
 	struct kvx_event event;
-	pthread_mutex_t mutex; /* of info */
+	pthread_mutex_t mutex; /* of info, and of which figures there are */
 	struct kvx_peer_info info;
+	struct kvx_rail_figures *figures; /* of each rail that there ever was, or NULL */
+	uint32_t figure_count;
 	int code;  /* why it is down */
 	bool held; /* a handle exists */
 
@@ -55,6 +59,7 @@ struct kvx_peer {
 	bool trying;           /* no link: the next transport is to be tried when the step ends */
 	bool greeted;          /* the other side's HELLO has come */
 	struct kvx_timer handshake;
+	_Atomic uint32_t transfers;        /* streams and feeds; for who looks */
 	struct kvx_list streams, active;   /* all; those with units to post */
 	struct kvx_list pulls;             /* of grants, from offers of this peer: outgoing */
 	uint32_t asked_bytes;              /* of tickets that it has not answered */
@@ -65,7 +70,8 @@ struct kvx_peer {
 	struct kvx_rail *rails;            /* outgoing: link->rails of them */
 	struct kvx_rail_arrival *arrivals; /* incoming: likewise */
 	struct kvx_unit refused;           /* last unit refused, so that it is counted once */
-	int64_t heard_ns, said_ns;
+	int64_t heard_ns;                  /* by kvx_figure_add(): others look */
+	int64_t said_ns;
 	int64_t silence_ns; /* longer is lost */
 };
 
@@ -75,8 +81,14 @@ extern const struct kvx_sink kvx_engine_sink;
 struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing);
 void kvx_peer_free(struct kvx_peer *peer);
 
+/* The worker: puts it into the engine's list. */
+void kvx_peer_enlist(struct kvx_peer *peer);
+
 /* The peer is down for good, and whatever goes on over it ends: a later stream makes a new one. */
 void kvx_peer_end(struct kvx_peer *peer, int code, const char *text);
+
+/* One of its name was lost before, as far as is remembered. */
+bool kvx_peer_was_lost(const struct kvx_peer *peer);
 
 /* For those who hold a handle. */
 void kvx_peer_set_state(struct kvx_peer *peer, enum kvx_peer_state state);
@@ -107,13 +119,18 @@ static inline bool kvx_peer_is_up(const struct kvx_peer *peer)
 	return atomic_load_explicit(&peer->state, memory_order_relaxed) == KVX_PEER_UP;
 }
 
+static inline bool kvx_peer_is_down(const struct kvx_peer *peer)
+{
+	return atomic_load_explicit(&peer->state, memory_order_relaxed) == KVX_PEER_DOWN;
+}
+
 /* Ends the link and whatever goes on over it. While connecting: another transport is tried. */
 void kvx_peer_condemn(struct kvx_peer *peer, int code, const char *text);
 
 /* What was heard counts as a sign of life. */
 static inline void kvx_peer_heard(struct kvx_peer *peer)
 {
-	peer->heard_ns = peer->engine->now_ns;
+	__atomic_store_n(&peer->heard_ns, peer->engine->now_ns, __ATOMIC_RELAXED);
 }
 
 /* The worker's step: heartbeats; links to disconnect, peers to free. Return how much was done. */

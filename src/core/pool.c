@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t block_bytes(const struct kvx_pool *pool, uint32_t tensor)
+uint32_t kvx_pool_block_bytes(const struct kvx_pool *pool, uint32_t tensor)
 {
 	return pool->shape.plane[tensor % pool->shape.planes].block_bytes;
 }
@@ -18,7 +18,7 @@ static int check_tensor(const struct kvx_pool *pool, uint32_t index,
 			const struct kvx_tensor *tensor)
 {
 	uint32_t layer = index / pool->shape.planes, plane = index % pool->shape.planes;
-	uint32_t bytes = block_bytes(pool, index), blocks = pool->geometry.blocks;
+	uint32_t bytes = kvx_pool_block_bytes(pool, index), blocks = pool->geometry.blocks;
 	uint64_t stride = tensor->block_stride ? tensor->block_stride : bytes;
 	uint64_t span;
 
@@ -49,7 +49,7 @@ static int check_tensor(const struct kvx_pool *pool, uint32_t index,
 static bool tensors_overlap(const struct kvx_pool *pool, uint32_t first, uint32_t second)
 {
 	const struct kvx_source *a = &pool->sources[first], *b = &pool->sources[second];
-	uint32_t blocks = pool->geometry.blocks, bytes = block_bytes(pool, first);
+	uint32_t blocks = pool->geometry.blocks, bytes = kvx_pool_block_bytes(pool, first);
 
 	if (a->base > b->base)
 		return tensors_overlap(pool, second, first);
@@ -59,7 +59,8 @@ static bool tensors_overlap(const struct kvx_pool *pool, uint32_t first, uint32_
 	if (a->stride != b->stride)
 		return true;
 	uint64_t within = apart % a->stride;
-	return within < bytes || (within + block_bytes(pool, second) > a->stride && blocks > 1);
+	return within < bytes ||
+	       (within + kvx_pool_block_bytes(pool, second) > a->stride && blocks > 1);
 }
 
 static int check_overlap(const struct kvx_pool *pool)
@@ -103,7 +104,7 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 		if (error)
 			return error;
 		uint64_t stride =
-			tensor->block_stride ? tensor->block_stride : block_bytes(pool, i);
+			tensor->block_stride ? tensor->block_stride : kvx_pool_block_bytes(pool, i);
 		pool->one_sided = pool->one_sided || tensor->region->memory.dmabuf >= 0;
 		pool->regions[i] = tensor->region;
 		pool->sources[i] = (struct kvx_source){
@@ -148,9 +149,7 @@ int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry
 		return error;
 	}
 	count_regions(made, 1);
-	pthread_mutex_lock(&engine->lock);
-	kvx_list_append(&engine->pools, &made->entry);
-	pthread_mutex_unlock(&engine->lock);
+	kvx_engine_enlist(engine, &engine->pools, &made->entry, &made->id);
 	*pool = made;
 	return 0;
 }
@@ -249,11 +248,7 @@ int kvx_pool_close(struct kvx_pool *pool)
 	if (!pool)
 		return 0;
 	struct kvx_engine *engine = pool->engine;
-	pthread_mutex_lock(&engine->lock);
-	uint32_t users = pool->users;
-	if (!users)
-		kvx_list_remove(&pool->entry);
-	pthread_mutex_unlock(&engine->lock);
+	uint32_t users = kvx_engine_delist_unused(engine, &pool->entry, &pool->users);
 	if (users)
 		return kvx_fail(KVX_E_BUSY,
 				"pool: %u grants or streams of it are open; close them first",
@@ -328,7 +323,7 @@ int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first
 		uint32_t before = first;
 		while (blocks[before] != blocks[i])
 			before++;
-		kvx_pool_release(pool, blocks, first, i);
+		kvx_pool_disclaim(pool, blocks, first, i);
 		return before < i ? kvx_fail(KVX_E_INVALID,
 					     "grant: block %u is repeated, as entries %u and %u",
 					     blocks[i], before, i)
@@ -341,7 +336,8 @@ int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first
 	return 0;
 }
 
-void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first, uint32_t count)
+void kvx_pool_disclaim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first,
+		       uint32_t count)
 {
 	for (uint32_t i = first; i < count; i++)
 		atomic_fetch_and(&pool->granted[blocks[i] / 64],

@@ -9,6 +9,7 @@
 struct kvx_pool {
 	struct kvx_engine *engine;
 	struct kvx_list entry;
+	uint64_t id;
 	struct kvx_geometry geometry; /* complete */
 	struct kvx_shape shape;
 	struct kvx_source *sources;         /* [layer][plane] */
@@ -37,6 +38,9 @@ struct kvx_layout_run;
 uint32_t kvx_pool_layout_run(const struct kvx_pool *pool, uint32_t first,
 			     struct kvx_layout_run *run);
 
+/* Of a block in the tensor of that index: [layer][plane]. */
+uint32_t kvx_pool_block_bytes(const struct kvx_pool *pool, uint32_t index);
+
 /* The tail that a grant or stream is opened with. */
 int kvx_pool_check_tail(const struct kvx_pool *pool, const char *what, const struct kvx_tail *tail);
 
@@ -47,8 +51,8 @@ int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const ui
 /* Marks blocks[first..count) as granted; fails, marking none, if one is repeated or granted
  * already. */
 int kvx_pool_claim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first, uint32_t count);
-void kvx_pool_release(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first,
-		      uint32_t count);
+void kvx_pool_disclaim(struct kvx_pool *pool, const uint32_t *blocks, uint32_t first,
+		       uint32_t count);
 
 /* One more, or one fewer, that keeps the pool from being closed. */
 void kvx_pool_use(struct kvx_pool *pool, int change);

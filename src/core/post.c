@@ -1,14 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sending half of the data path: ready layer -> unit -> rail -> slices -> transport. */
+#include "base/clock.h"
 #include "core/peer.h"
 #include "core/region.h"
 #include "core/stream.h"
 #include "plan/unit.h"
+#include "trace.h"
 
 #include <string.h>
 
 /* Batches that a rail gets in one step, so that the other peers get their turn. */
 #define BATCHES_PER_STEP 8
+
+/* The layer's first unit leaves. */
+static void time_queueing(const struct kvx_stream *stream, uint32_t layer)
+{
+	struct kvx_engine *engine = stream->transfer.engine;
+	int64_t ready_ns = kvx_stream_ready_ns(stream, layer);
+
+	if (ready_ns)
+		kvx_histogram_add(&engine->figures.queueing, kvx_now_ns() - ready_ns);
+}
 
 /* Gives an idle rail the next unit of the stream whose turn it is; NULL: there is none. */
 static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
@@ -23,7 +35,11 @@ static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
 				kvx_list_remove(turn);
 			continue;
 		}
-		kvx_stream_posted(stream, rail->layer)->rail[rail->unit] = (uint8_t)index;
+		struct kvx_posted *posted = kvx_stream_posted(stream, rail->layer);
+		posted->rail[rail->unit] = (uint8_t)index;
+		rail->slices = 0;
+		if (!(posted->bits & (posted->bits - 1)))
+			time_queueing(stream, rail->layer);
 		kvx_list_remove(turn);
 		kvx_list_append(&peer->active, turn);
 		if (rail->layer == KVX_TAIL)
@@ -32,6 +48,7 @@ static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
 			kvx_cursor_seek(&rail->cursor, &stream->plan, rail->unit);
 		rail->stream = stream;
 		rail->gathered = NULL;
+		KVX_TRACE(unit_assigned, stream->transfer.id, rail->layer, rail->unit, index);
 		return stream;
 	}
 	return NULL;
@@ -159,7 +176,10 @@ static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream 
 	rail->gathered = NULL;
 	kvx_count(engine, slices_sent, batch.count);
 	kvx_count(engine, bytes_sent, batch.bytes);
+	KVX_TRACE(batch_posted, stream->transfer.id, batch.bytes, batch.count, index);
+	rail->slices += batch.count;
 	if (batch.last) {
+		*kvx_stream_unit_slices(stream, rail->layer, rail->unit) = rail->slices;
 		rail->stream = NULL;
 		kvx_count(engine, units_sent, 1);
 	}

@@ -147,15 +147,9 @@ static int attach(struct kvx_region *region)
 			return error;
 		}
 	}
+	atomic_store_explicit(&region->attached, true, memory_order_release);
 	place_thread(engine, &near);
 	return 0;
-}
-
-static void remove_from_list(struct kvx_region *region)
-{
-	pthread_mutex_lock(&region->engine->lock);
-	kvx_list_remove(&region->entry);
-	pthread_mutex_unlock(&region->engine->lock);
 }
 
 /* Puts a region with its memory set into the engine's list. */
@@ -167,7 +161,7 @@ static int add(struct kvx_region *region)
 
 	region->submission.take = take;
 	kvx_list_init(&region->entry);
-	pthread_mutex_lock(&engine->lock);
+	pthread_mutex_lock(&engine->lists);
 	kvx_list_for_each (entry, next, &engine->regions) {
 		struct kvx_region *other = kvx_container_of(entry, struct kvx_region, entry);
 		if (overlaps(other, region->memory.address, region->memory.bytes))
@@ -181,14 +175,15 @@ static int add(struct kvx_region *region)
 	}
 	if (!error) {
 		region->memory.index = engine->region_count++;
+		region->id = ++engine->last_id;
 		kvx_list_append(&engine->regions, &region->entry);
 	}
-	pthread_mutex_unlock(&engine->lock);
+	pthread_mutex_unlock(&engine->lists);
 	if (error)
 		return error;
 	error = attach(region);
 	if (error)
-		remove_from_list(region);
+		kvx_engine_delist(engine, &region->entry);
 	return error;
 }
 
@@ -307,11 +302,7 @@ int kvx_region_close(struct kvx_region *region)
 	if (!region)
 		return 0;
 	struct kvx_engine *engine = region->engine;
-	pthread_mutex_lock(&engine->lock);
-	uint32_t users = region->users;
-	if (!users)
-		kvx_list_remove(&region->entry);
-	pthread_mutex_unlock(&engine->lock);
+	uint32_t users = kvx_engine_delist_unused(engine, &region->entry, &region->users);
 	if (users)
 		return kvx_fail(KVX_E_BUSY,
 				"region: %u tensors of pools or tails lie over it; close the pools "

@@ -8,9 +8,11 @@
 struct kvx_region {
 	struct kvx_engine *engine;
 	struct kvx_list entry;
+	uint64_t id;
 	struct kvx_memory memory;
-	bool allocated; /* the memory is ours to free */
-	uint32_t users; /* tensors of pools that lie over it, and tails */
+	bool allocated;        /* the memory is ours to free */
+	_Atomic bool attached; /* what is near to it is known, and constant */
+	uint32_t users;        /* tensors of pools that lie over it, and tails */
 	struct kvx_submission submission;
 	_Atomic bool forgotten;
 };

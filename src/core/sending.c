@@ -2,9 +2,11 @@
 /* A stream's life in the worker: presented, accepted, delivered, ended. */
 #include "base/clock.h"
 #include "base/error.h"
+#include "core/journal.h"
 #include "core/offer.h"
 #include "core/peer.h"
 #include "core/stream.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +66,7 @@ void kvx_stream_connect(struct kvx_stream *stream)
 		return;
 	}
 	kvx_list_append(&stream->peer->streams, &stream->peer_entry);
+	stream->peer->transfers++;
 	if (kvx_peer_is_up(stream->peer))
 		kvx_stream_present(stream);
 }
@@ -74,6 +77,8 @@ void kvx_stream_start(struct kvx_stream *stream)
 		return;
 	stream->started = true;
 	kvx_count(stream->transfer.engine, streams_opened, 1);
+	kvx_journal_transfer(&stream->transfer, KVX_EVENT_STREAM_OPENED, 0, 0, NULL);
+	KVX_TRACE(stream_opened, stream->transfer.id);
 	stream->id = UINT64_MAX;
 	int error = name(stream);
 	if (stream->offer)
@@ -95,6 +100,15 @@ static void cut(struct kvx_stream *stream)
 	pthread_mutex_unlock(&stream->transfer.engine->lock);
 }
 
+/* The number of units is known now. A connection that failed was presented to before. */
+static bool make_room_for_figures(struct kvx_stream *stream)
+{
+	free(stream->unit_slices);
+	stream->unit_slices = calloc((size_t)(stream->transfer.layers + 1) * stream->units,
+				     sizeof(*stream->unit_slices));
+	return stream->unit_slices != NULL;
+}
+
 void kvx_stream_present(struct kvx_stream *stream)
 {
 	const struct kvx_ticket *ticket = &stream->ticket;
@@ -107,6 +121,10 @@ void kvx_stream_present(struct kvx_stream *stream)
 		return;
 	}
 	cut(stream);
+	if (!make_room_for_figures(stream)) {
+		kvx_stream_end(stream, KVX_E_MEMORY, "stream: out of memory", false);
+		return;
+	}
 	struct kvx_message open = {
 		.type = KVX_MESSAGE_OPEN,
 		.stream = stream->id,
@@ -139,6 +157,11 @@ void kvx_stream_layout(struct kvx_stream *stream, const struct kvx_layout_run *r
 {
 	uint32_t tensors = target_count(stream);
 
+	if (!stream->peer->link->ops->one_sided) {
+		kvx_peer_condemn(stream->peer, KVX_E_PROTOCOL,
+				 "it tells of memory that this transport does not write into");
+		return;
+	}
 	if (!stream->targets)
 		stream->targets = calloc(tensors, sizeof(*stream->targets));
 	if (!stream->targets) {
@@ -191,16 +214,18 @@ static void detach(struct kvx_stream *stream)
 	if (stream->id != UINT64_MAX && kvx_stream_find(engine, peer, stream->id))
 		engine->stream_table[stream->id % engine->stream_table_size] = NULL;
 	stream->peer = NULL;
-	if (!peer || !peer->rails)
-		return;
-	for (uint32_t i = 0; i < peer->link->rails; i++)
+	if (peer)
+		peer->transfers--;
+	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
 		if (peer->rails[i].stream == stream)
 			peer->rails[i].stream = NULL;
-	peer->link->ops->withdraw(peer->link, &stream->flow);
-	if (stream->flow.in_flight) {
+	if (peer && peer->rails)
+		peer->link->ops->withdraw(peer->link, &stream->flow);
+	if (peer && stream->flow.in_flight) {
 		stream->drains = peer;
 		kvx_list_append(&peer->draining, &stream->peer_entry);
 	}
+	atomic_store_explicit(&stream->still, !stream->flow.in_flight, memory_order_relaxed);
 }
 
 static void say_drained(const struct kvx_stream *stream, struct kvx_peer *peer)
@@ -238,6 +263,7 @@ void kvx_stream_drained(struct kvx_stream *stream)
 	if (stream->drains && stream->tell_drained)
 		say_drained(stream, stream->drains);
 	kvx_stream_orphan(stream);
+	atomic_store_explicit(&stream->still, true, memory_order_release);
 	acknowledge(stream);
 }
 
@@ -271,6 +297,7 @@ void kvx_stream_end(struct kvx_stream *stream, int code, const char *text, bool 
 	if (stream->offer)
 		kvx_offer_end(stream, code, text);
 	kvx_count(engine, streams_failed, 1);
+	KVX_TRACE(stream_ended, stream->transfer.id, code);
 	if (tell && peer && kvx_peer_is_up(peer)) {
 		struct kvx_message cancel = {.type = KVX_MESSAGE_CANCEL,
 					     .slot = stream->ticket.slot,
@@ -288,14 +315,62 @@ static bool is_last(const struct kvx_transfer *transfer)
 	return atomic_load(&transfer->done_count) + 1 == kvx_transfer_parts(transfer);
 }
 
-/* What a rail is sending again of a layer that has arrived. */
+/* What a rail is sending again of a layer that has arrived, or would: its blocks are about to be
+ * used for something else. */
 static void give_up_units(struct kvx_stream *stream, uint32_t layer)
 {
 	struct kvx_peer *peer = stream->peer;
 
+	stream->pending[layer / 64] &= ~(UINT64_C(1) << (layer % 64));
 	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
 		if (peer->rails[i].stream == stream && peer->rails[i].layer == layer)
 			peer->rails[i].stream = NULL;
+}
+
+/* Its units are delivered: each is counted for the rail that carried it last. */
+static void count_units(struct kvx_stream *stream, uint32_t layer)
+{
+	const struct kvx_posted *posted = kvx_stream_posted(stream, layer);
+	const struct kvx_image *image = &stream->plan.image;
+	struct kvx_rail_figures *rails = stream->peer ? stream->peer->figures : NULL;
+
+	for (uint64_t left = posted->bits; left && rails; left &= left - 1) {
+		uint32_t unit = (uint32_t)__builtin_ctzll(left);
+		uint64_t bytes = layer == KVX_TAIL ? stream->tail.bytes
+						   : kvx_image_unit_place(image, unit + 1) -
+							     kvx_image_unit_place(image, unit);
+		kvx_figures_sent(&rails[posted->rail[unit]], bytes,
+				 *kvx_stream_unit_slices(stream, layer, unit));
+		kvx_figure_add(stream->transfer.bytes, bytes);
+	}
+}
+
+/* What the transfer takes beyond the compute: from the last layer's ready on. */
+static void time_exposed(struct kvx_stream *stream, int64_t now_ns)
+{
+	int64_t last_ns = 0;
+
+	for (uint32_t i = 0; i <= stream->transfer.layers; i++) {
+		int64_t ready_ns = atomic_load_explicit(&stream->ready_ns[i], memory_order_relaxed);
+		last_ns = ready_ns > last_ns ? ready_ns : last_ns;
+	}
+	if (last_ns)
+		kvx_histogram_add(&stream->transfer.engine->figures.exposed, now_ns - last_ns);
+}
+
+static void take_figures(struct kvx_stream *stream, uint32_t layer)
+{
+	struct kvx_engine *engine = stream->transfer.engine;
+
+	if (!kvx_stream_posted(stream, layer)->bits)
+		return; /* nothing of it is this sender's */
+	int64_t now_ns = kvx_now_ns();
+	int64_t ready_ns = kvx_stream_ready_ns(stream, layer);
+	count_units(stream, layer);
+	if (ready_ns)
+		kvx_histogram_add(&engine->figures.layer_latency, now_ns - ready_ns);
+	if (is_last(&stream->transfer))
+		time_exposed(stream, now_ns);
 }
 
 /* The layer's blocks are the application's again. Before waiters learn that all is done the stream
@@ -307,6 +382,8 @@ static void finish_layer(struct kvx_stream *stream, uint32_t layer)
 	if (kvx_transfer_layer_done(transfer, layer))
 		return;
 	give_up_units(stream, layer);
+	take_figures(stream, layer);
+	KVX_TRACE(layer_delivered, transfer->id, layer);
 	kvx_staging_give(transfer->engine, &kvx_stream_posted(stream, layer)->staged);
 	if (is_last(transfer)) {
 		struct kvx_peer *peer = stream->peer;
@@ -315,6 +392,7 @@ static void finish_layer(struct kvx_stream *stream, uint32_t layer)
 			kvx_offer_end(stream, 0, NULL);
 		tell_drained(stream, peer);
 		kvx_count(transfer->engine, streams_completed, 1);
+		KVX_TRACE(stream_ended, transfer->id, 0);
 	}
 	kvx_transfer_finish_layer(transfer, layer);
 }
@@ -336,9 +414,13 @@ void kvx_stream_activate(struct kvx_stream *stream)
 			continue;
 		uint64_t ready =
 			atomic_exchange_explicit(&stream->ready[i], 0, memory_order_acquire);
-		for (; ready; ready &= ready - 1)
-			if (is_shared(stream, i * 64 + (uint32_t)__builtin_ctzll(ready)))
+		for (; ready; ready &= ready - 1) {
+			uint32_t layer = i * 64 + (uint32_t)__builtin_ctzll(ready);
+			KVX_TRACE(layer_ready, stream->transfer.id, layer);
+			if (is_shared(stream, layer) &&
+			    !kvx_transfer_layer_done(&stream->transfer, layer))
 				stream->pending[i] |= ready & -ready;
+		}
 	}
 	if (kvx_stream_pending(stream) && kvx_list_empty(&stream->active_entry))
 		kvx_list_append(&stream->peer->active, &stream->active_entry);
@@ -396,6 +478,7 @@ void kvx_stream_accept(struct kvx_stream *stream, const struct kvx_message *acce
 		return;
 	}
 	stream->open = true;
+	KVX_TRACE(stream_accepted, stream->transfer.id, stream->units);
 	stream->flow.accepted = true;
 	for (uint32_t layer = 0; layer < transfer->layers; layer++)
 		if (!is_shared(stream, layer))

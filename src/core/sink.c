@@ -3,9 +3,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "core/grant.h"
+#include "core/journal.h"
 #include "core/offer.h"
 #include "core/peer.h"
 #include "core/stream.h"
+#include "trace.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,13 +32,35 @@ static void say_hello(struct kvx_peer *peer)
 	kvx_peer_say(peer, &hello);
 }
 
+/* Figures of an earlier link of this peer are part of their ports' already. */
+static bool allocate_figures(struct kvx_peer *peer)
+{
+	struct kvx_engine *engine = peer->engine;
+	struct kvx_link *link = peer->link;
+	struct kvx_rail_figures *old = peer->figures;
+	struct kvx_rail_figures *figures = calloc(link->rails, sizeof(*figures));
+	char name[64];
+
+	for (uint32_t i = 0; figures && i < link->rails; i++) {
+		link->ops->port(link, i, name, sizeof(name));
+		figures[i].port = kvx_figures_port(&engine->figures, link->ops->name, name);
+		figures[i].up = true;
+	}
+	pthread_mutex_lock(&peer->mutex);
+	peer->figures = figures;
+	peer->figure_count = figures ? link->rails : 0;
+	peer->info.rails = link->rails;
+	pthread_mutex_unlock(&peer->mutex);
+	free(old);
+	return figures != NULL;
+}
+
 static bool allocate_rails(struct kvx_peer *peer)
 {
 	uint32_t rails = peer->link->rails;
 
-	pthread_mutex_lock(&peer->mutex);
-	peer->info.rails = rails;
-	pthread_mutex_unlock(&peer->mutex);
+	if (!allocate_figures(peer))
+		return false;
 	if (!peer->outgoing) {
 		peer->arrivals = calloc(rails, sizeof(*peer->arrivals));
 		return peer->arrivals != NULL;
@@ -68,13 +92,20 @@ static void link_accepted(void *context, struct kvx_link *link)
 	struct kvx_peer *peer = kvx_peer_new(engine, false);
 
 	link->owner = peer;
-	if (!peer) /* nothing to condemn; the other side gives up after its connect_timeout_ms */
+	if (!peer) { /* nothing to condemn */
+		link->refused = engine->refused;
+		engine->refused = link;
 		return;
+	}
 	peer->link = link;
-	kvx_list_append(&engine->peers, &peer->entry);
+	kvx_peer_enlist(peer);
 	engine->incoming_count++;
-	if (engine->incoming_count > KVX_PEERS_MAX || !allocate_rails(peer)) {
+	if (engine->incoming_count > KVX_PEERS_MAX) {
 		kvx_peer_condemn(peer, KVX_E_LIMIT, "no room for another peer");
+		return;
+	}
+	if (!allocate_rails(peer)) {
+		kvx_peer_condemn(peer, KVX_E_MEMORY, "out of memory");
 		return;
 	}
 	kvx_peer_arm_handshake(peer);
@@ -88,6 +119,26 @@ static void link_down(void *engine, struct kvx_link *link, int code, const char 
 	(void)engine;
 	if (peer)
 		kvx_peer_condemn(peer, code, text);
+}
+
+static void note_rail(struct kvx_peer *peer, uint32_t index, bool up, const char *text)
+{
+	struct kvx_engine *engine = peer->engine;
+
+	kvx_journal_peer(peer, up ? KVX_EVENT_RAIL_UP : KVX_EVENT_RAIL_DOWN, index, 0, text);
+	if (up) {
+		kvx_figure_add(engine->figures.rails_back, 1);
+		KVX_TRACE(rail_up, peer->id, index);
+	} else {
+		kvx_count(engine, rails_lost, 1);
+		KVX_TRACE(rail_down, peer->id, index);
+	}
+	if (!peer->figures)
+		return;
+	struct kvx_rail_figures *rail = &peer->figures[index];
+	__atomic_store_n(&rail->up, up, __ATOMIC_RELAXED);
+	kvx_figure_add(rail->failures, !up);
+	kvx_figure_add(rail->port->failures, !up);
 }
 
 static void rail_changed(void *context, struct kvx_link *link, uint32_t index, bool up,
@@ -104,8 +155,7 @@ static void rail_changed(void *context, struct kvx_link *link, uint32_t index, b
 	pthread_mutex_lock(&peer->mutex);
 	peer->info.rails += up ? 1 : UINT32_MAX;
 	pthread_mutex_unlock(&peer->mutex);
-	if (!up)
-		kvx_count(engine, rails_lost, 1);
+	note_rail(peer, index, up, text);
 	if (!peer->rails || peer->condemned)
 		return;
 	peer->rails[index].up = up;
@@ -127,6 +177,9 @@ static void go_up(struct kvx_peer *peer)
 	kvx_peer_set_state(peer, KVX_PEER_UP);
 	kvx_log_write(&peer->engine->options.log, KVX_LOG_INFO, "peer %s (%016" PRIx64 "): up: %s",
 		      peer->info.name, peer->info.incarnation, peer->info.why);
+	kvx_journal_peer(peer, kvx_peer_was_lost(peer) ? KVX_EVENT_PEER_BACK : KVX_EVENT_PEER_UP, 0,
+			 0, peer->info.name);
+	KVX_TRACE(peer_up, peer->id);
 	kvx_list_for_each (entry, next, &peer->streams)
 		kvx_stream_present(kvx_container_of(entry, struct kvx_stream, peer_entry));
 	kvx_pulls_present(peer);

@@ -116,10 +116,10 @@ int kvx_stream_aim(struct kvx_stream *stream, const uint32_t *blocks, struct kvx
 	stream->table_hash = kvx_table_hash(ticket->table, ticket->count);
 	free(ticket->table);
 	ticket->table = NULL;
-	stream->ticket = *ticket;
 	kvx_shape_of(&ticket->geometry, &stream->theirs);
 	stream->layer_shift = stream->pool->shape.layer_first - stream->theirs.layer_first;
 	pthread_mutex_lock(&engine->lock);
+	stream->ticket = *ticket;
 	stream->plan = plan;
 	stream->share = share;
 	pthread_mutex_unlock(&engine->lock);
@@ -129,13 +129,19 @@ int kvx_stream_aim(struct kvx_stream *stream, const uint32_t *blocks, struct kvx
 int kvx_stream_new(struct kvx_pool *pool, const struct kvx_stream_options *options, uint32_t tokens,
 		   struct kvx_stream **stream)
 {
-	struct kvx_stream *made = calloc(1, sizeof(*made));
+	struct kvx_engine *engine = pool->engine;
 	uint32_t parts = pool->geometry.layers + 1;
+	int error = kvx_drain_enter(engine, &engine->drain.streams);
 
-	if (!made)
+	if (error)
+		return error;
+	struct kvx_stream *made = calloc(1, sizeof(*made));
+	if (!made) {
+		kvx_drain_leave(engine, &engine->drain.streams);
 		return kvx_fail(KVX_E_MEMORY, "stream: out of memory");
-	kvx_transfer_init(&made->transfer, pool->engine, "stream", pool->geometry.layers,
-			  options->tail.bytes != 0);
+	}
+	kvx_transfer_init(&made->transfer, engine, "stream", &engine->drain.streams,
+			  pool->geometry.layers, options->tail.bytes != 0);
 	made->pool = pool;
 	made->submission.take = kvx_stream_take;
 	made->lease.expired = kvx_stream_lease_ended;
@@ -149,23 +155,28 @@ int kvx_stream_new(struct kvx_pool *pool, const struct kvx_stream_options *optio
 	kvx_list_init(&made->holding_entry);
 	made->posted = calloc(parts, sizeof(*made->posted));
 	made->ready_tokens = calloc(parts, sizeof(*made->ready_tokens));
-	if (!made->posted || !made->ready_tokens) {
-		kvx_stream_free(made);
+	made->ready_ns = calloc(parts, sizeof(*made->ready_ns));
+	if (!made->posted || !made->ready_tokens || !made->ready_ns) {
+		kvx_stream_discard(made);
 		return kvx_fail(KVX_E_MEMORY, "stream: out of memory");
 	}
 	*stream = made;
 	return 0;
 }
 
+void kvx_stream_discard(struct kvx_stream *stream)
+{
+	kvx_drain_leave(stream->transfer.engine, stream->transfer.going);
+	kvx_stream_free(stream);
+}
+
 void kvx_stream_begin(struct kvx_stream *stream)
 {
 	struct kvx_engine *engine = stream->transfer.engine;
 
-	pthread_mutex_lock(&engine->lock);
-	kvx_list_append(&engine->streams, &stream->entry);
-	stream->pool->users++;
-	pthread_mutex_unlock(&engine->lock);
+	kvx_pool_use(stream->pool, 1);
 	kvx_region_use(stream->tail.region, 1);
+	kvx_engine_enlist(engine, &engine->streams, &stream->entry, &stream->transfer.id);
 	kvx_engine_submit(engine, &stream->submission, KVX_STREAM_START);
 }
 
@@ -195,7 +206,7 @@ int kvx_stream_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t coun
 	if (error) {
 		kvx_ticket_finish(&decoded);
 		if (made)
-			kvx_stream_free(made);
+			kvx_stream_discard(made);
 		return error;
 	}
 	if (kvx_stream_wants_staging(made, true))
@@ -213,6 +224,8 @@ void kvx_stream_free(struct kvx_stream *stream)
 	free(stream->targets);
 	free(stream->posted);
 	free(stream->ready_tokens);
+	free(stream->ready_ns);
+	free(stream->unit_slices);
 	kvx_offer_free(stream->offer);
 	free(stream);
 }
@@ -229,12 +242,22 @@ static void set_bits(_Atomic uint64_t *words, uint32_t first, uint32_t count)
 	}
 }
 
+/* When all of a layer was told ready first. now_ns: 0: not all of it is. */
+static void note_ready(struct kvx_stream *stream, uint32_t layer, int64_t now_ns)
+{
+	if (now_ns && !atomic_load_explicit(&stream->ready_ns[layer], memory_order_relaxed))
+		atomic_store_explicit(&stream->ready_ns[layer], now_ns, memory_order_relaxed);
+}
+
 /* How many tokens are ready only grows; the words tell the worker where to look. */
 void kvx_stream_make_ready(struct kvx_stream *stream, uint32_t first, uint32_t count,
 			   uint32_t tokens)
 {
+	int64_t now_ns = tokens == UINT32_MAX ? kvx_now_ns() : 0;
+
 	for (uint32_t layer = first; layer < first + count; layer++) {
 		_Atomic uint32_t *ready = &stream->ready_tokens[layer];
+		note_ready(stream, layer, now_ns);
 		uint32_t old = atomic_load_explicit(ready, memory_order_relaxed);
 		while (old < tokens && !atomic_compare_exchange_weak_explicit(ready, &old, tokens,
 									      memory_order_release,
@@ -270,6 +293,7 @@ int kvx_stream_tail_ready(struct kvx_stream *stream)
 
 	if (error)
 		return error;
+	note_ready(stream, stream->transfer.layers, kvx_now_ns());
 	atomic_store_explicit(&stream->ready_tokens[stream->transfer.layers], UINT32_MAX,
 			      memory_order_release);
 	set_bits(stream->ready, KVX_TAIL, 1);
@@ -319,16 +343,17 @@ size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t si
 	bool staged = stream->staged;
 	strcpy(why, stream->why);
 	pthread_mutex_unlock(&engine->lock);
-	if (!image->token_end)
+	if (!image->planes) /* it is not aimed at a grant yet */
 		return kvx_offer_explain(stream, text, size);
-	int length = snprintf(
-		text, size,
-		"%u layers of %llu bytes: tokens %u..%u in %u planes, %u runs of %u "
-		"tokens or more contiguous at both ends, %u units a layer, %s; transport: "
-		"%s",
-		layers, (unsigned long long)kvx_image_bytes(image), image->token_first,
-		image->token_end - 1, image->planes, runs, image->chunk_tokens, image->units,
-		staged ? "gathered first" : "direct", why[0] ? why : "not connected");
+	uint32_t last = image->token_end ? image->token_end - 1 : 0;
+	int length =
+		snprintf(text, size,
+			 "%u layers of %llu bytes: tokens %u..%u in %u planes, %u runs of %u "
+			 "tokens or more contiguous at both ends, %u units a layer, %s; transport: "
+			 "%s",
+			 layers, (unsigned long long)kvx_image_bytes(image), image->token_first,
+			 last, image->planes, runs, image->chunk_tokens, image->units,
+			 staged ? "gathered first" : "direct", why[0] ? why : "not connected");
 	return length < 0 ? 0 : (size_t)length;
 }
 
@@ -345,10 +370,8 @@ void kvx_stream_close(struct kvx_stream *stream)
 		return;
 	struct kvx_engine *engine = stream->transfer.engine;
 	kvx_engine_request(engine, &stream->submission, KVX_STREAM_CLOSE, &stream->closed);
-	pthread_mutex_lock(&engine->lock);
-	kvx_list_remove(&stream->entry);
-	stream->pool->users--;
-	pthread_mutex_unlock(&engine->lock);
+	kvx_engine_delist(engine, &stream->entry);
+	kvx_pool_use(stream->pool, -1);
 	kvx_region_use(stream->tail.region, -1);
 	kvx_stream_free(stream);
 }

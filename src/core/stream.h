@@ -36,7 +36,8 @@ struct kvx_stream {
 	struct kvx_tail tail;
 	struct kvx_offer *offer; /* NULL: it was opened into a grant */
 
-	/* Constant once it is aimed at a grant; before that the worker's. */
+	/* Constant once it is aimed at a grant, under the engine's lock; before that the worker's.
+	 */
 	struct kvx_ticket ticket; /* without its table */
 	struct kvx_shape theirs;  /* the receiver's pool */
 	uint64_t table_hash;      /* of the receiver's table */
@@ -49,6 +50,7 @@ struct kvx_stream {
 	/* Any thread sets them: how many tokens of each layer are ready, and which layers have
 	 * more of them than the worker knows of. The last layer is the tail. */
 	_Atomic uint32_t *ready_tokens;
+	_Atomic int64_t *ready_ns; /* when all of it was told; 0: not yet. For figures */
 	_Atomic uint64_t ready[KVX_LAYER_WORDS];
 	_Atomic(const uint32_t *) word; /* watched, or NULL */
 	uint32_t word_start;            /* constant once word is set */
@@ -63,7 +65,8 @@ struct kvx_stream {
 	bool units_have_rails; /* a unit belongs to home[unit], and goes elsewhere only while
 				  that is down */
 	bool started, presented;
-	bool open;                  /* the receiver accepted it */
+	_Atomic bool open;          /* the receiver accepted it; any thread reads */
+	_Atomic bool still;         /* it has ended and nothing reads its blocks; likewise */
 	bool tell_drained;          /* the receiver waits for it */
 	struct kvx_share share;     /* once it is accepted */
 	uint32_t unit_first;        /* the grant's number of unit 0 */
@@ -78,6 +81,7 @@ struct kvx_stream {
 	uint64_t resent[KVX_LAYER_WORDS];  /* one-sided: layers with units posted again */
 	uint64_t held[KVX_LAYER_WORDS];    /* of them: delivered, but maybe still under way */
 	struct kvx_posted *posted;         /* one for each layer, and the tail's */
+	uint32_t *unit_slices;             /* of each unit of each layer, once it is posted */
 	struct kvx_peer *peer;             /* while the stream goes on */
 	struct kvx_peer *drains;           /* over whose link an ended stream drains, or NULL */
 	struct kvx_list holding_entry;
@@ -97,6 +101,9 @@ int kvx_stream_check_ticket(const struct kvx_stream *stream, uint32_t count,
 			    const struct kvx_ticket *ticket);
 int kvx_stream_aim(struct kvx_stream *stream, const uint32_t *blocks, struct kvx_ticket *ticket);
 void kvx_stream_begin(struct kvx_stream *stream);
+
+/* In place of the last step: frees one that cannot be opened. */
+void kvx_stream_discard(struct kvx_stream *stream);
 
 /* By option staging and the cost model. one_sided: the receiver does not place the bytes. */
 bool kvx_stream_wants_staging(const struct kvx_stream *stream, bool one_sided);
@@ -146,6 +153,23 @@ void kvx_stream_activate(struct kvx_stream *stream);
 static inline struct kvx_posted *kvx_stream_posted(const struct kvx_stream *stream, uint32_t layer)
 {
 	return &stream->posted[layer == KVX_TAIL ? stream->transfer.layers : layer];
+}
+
+/* When all of a layer was told ready; 0: not yet. */
+static inline int64_t kvx_stream_ready_ns(const struct kvx_stream *stream, uint32_t layer)
+{
+	return atomic_load_explicit(
+		&stream->ready_ns[layer == KVX_TAIL ? stream->transfer.layers : layer],
+		memory_order_relaxed);
+}
+
+/* How many slices a posted unit was. */
+static inline uint32_t *kvx_stream_unit_slices(const struct kvx_stream *stream, uint32_t layer,
+					       uint32_t unit)
+{
+	size_t index = layer == KVX_TAIL ? stream->transfer.layers : layer;
+
+	return &stream->unit_slices[index * stream->units + unit];
 }
 
 /* The receiver's number of a layer. */

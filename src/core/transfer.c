@@ -4,15 +4,20 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "core/engine.h"
+#include "core/journal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine, const char *what,
-		       uint32_t layers, bool tail)
+		       _Atomic uint32_t *going, uint32_t layers, bool tail)
 {
-	*transfer = (struct kvx_transfer){
-		.engine = engine, .what = what, .layers = layers, .tail = tail};
+	*transfer = (struct kvx_transfer){.engine = engine,
+					  .what = what,
+					  .going = going,
+					  .layers = layers,
+					  .tail = tail,
+					  .opened_ns = kvx_now_ns()};
 	kvx_event_init(&transfer->event);
 	kvx_event_init(&transfer->end_event);
 }
@@ -24,11 +29,31 @@ void kvx_transfer_finish(struct kvx_transfer *transfer)
 	free(transfer->text);
 }
 
+static void tell_end(const struct kvx_transfer *transfer, int end)
+{
+	bool grant = transfer->going == &transfer->engine->drain.grants;
+
+	if (end == KVX_TRANSFER_COMPLETE)
+		kvx_journal_transfer(transfer,
+				     grant ? KVX_EVENT_GRANT_COMPLETE : KVX_EVENT_STREAM_COMPLETE,
+				     0, 0, NULL);
+	else
+		kvx_journal_transfer(transfer,
+				     grant ? KVX_EVENT_GRANT_FAILED : KVX_EVENT_STREAM_FAILED, 0,
+				     end, transfer->text ? transfer->text : kvx_strerror(end));
+}
+
 static void set_end(struct kvx_transfer *transfer, int end)
 {
+	struct kvx_engine *engine = transfer->engine;
+	_Atomic uint32_t *going = transfer->going;
+
+	tell_end(transfer, end);
+	atomic_store_explicit(&transfer->ended_ns, engine->now_ns, memory_order_relaxed);
 	atomic_store_explicit(&transfer->end, end, memory_order_release);
 	kvx_event_notify(&transfer->event);
 	kvx_event_notify(&transfer->end_event);
+	kvx_drain_leave(engine, going);
 }
 
 void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)

@@ -19,7 +19,12 @@
  * announce (the text; the bytes of the layer), and loaded with acquire. */
 struct kvx_transfer {
 	struct kvx_engine *engine;
-	const char *what; /* "grant 17 (generation 3)"-like prefix of texts: "grant" or "stream" */
+	const char *what;         /* prefix of texts: "grant" or "stream" */
+	_Atomic uint32_t *going;  /* counts it while it goes on; constant */
+	uint64_t id;              /* constant once it is listed */
+	int64_t opened_ns;        /* constant */
+	_Atomic int64_t ended_ns; /* stored before end */
+	uint64_t bytes;           /* done, by kvx_figure_add() */
 	uint32_t layers;
 	bool tail; /* beside them; its bit of done is KVX_TAIL */
 	_Atomic int end;
@@ -30,8 +35,9 @@ struct kvx_transfer {
 	struct kvx_event end_event; /* the end: who waits for all layers is not woken for each */
 };
 
+/* going: where the engine counts those that go on; it is counted there already. */
 void kvx_transfer_init(struct kvx_transfer *transfer, struct kvx_engine *engine, const char *what,
-		       uint32_t layers, bool tail);
+		       _Atomic uint32_t *going, uint32_t layers, bool tail);
 void kvx_transfer_finish(struct kvx_transfer *transfer);
 
 static inline bool kvx_transfer_ended(const struct kvx_transfer *transfer)

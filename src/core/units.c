@@ -45,9 +45,23 @@ static void share_rails(struct kvx_stream *stream, uint32_t most)
 /* All rails take units as they come. */
 static void share_freely(struct kvx_stream *stream, uint32_t most)
 {
-	stream->units =
-		kvx_cut_freely(&stream->plan.image, stream->transfer.engine->options.unit_bytes,
-			       chunks_of(stream, most), most);
+	stream->units = kvx_cut_freely(&stream->plan.image,
+				       kvx_option(&stream->transfer.engine->options, unit_bytes),
+				       chunks_of(stream, most), most);
+}
+
+/* For who looks: the rails' parts of this stream. */
+static void note_weights(const struct kvx_stream *stream)
+{
+	const struct kvx_peer *peer = stream->peer;
+
+	for (uint32_t rail = 0; rail < peer->figure_count; rail++) {
+		uint32_t weight = stream->weighted ? 0 : 1;
+		for (uint32_t unit = 0; stream->weighted && unit < stream->units; unit++)
+			if (stream->home[unit] == rail)
+				weight = stream->weights[unit];
+		__atomic_store_n(&peer->figures[rail].weight, weight, __ATOMIC_RELAXED);
+	}
 }
 
 bool kvx_stream_cut(struct kvx_stream *stream)
@@ -61,6 +75,7 @@ bool kvx_stream_cut(struct kvx_stream *stream)
 		share_rails(stream, most);
 	else
 		share_freely(stream, most);
+	note_weights(stream);
 	return stream->units != 0;
 }
 

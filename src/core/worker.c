@@ -117,7 +117,7 @@ bool kvx_worker_arm(struct kvx_engine *engine)
 int64_t kvx_worker_nap_ns(const struct kvx_engine *engine)
 {
 	int64_t nap_ns = kvx_timers_next_ns(&engine->timers) - kvx_now_ns();
-	int64_t watch_ns = (int64_t)engine->options.watch_us * KVX_NS_PER_US;
+	int64_t watch_ns = (int64_t)kvx_option(&engine->options, watch_us) * KVX_NS_PER_US;
 
 	if (nap_ns > NAP_NS)
 		nap_ns = NAP_NS;
@@ -147,7 +147,6 @@ int kvx_worker_sleep(struct kvx_engine *engine, int64_t deadline_ns)
 void *kvx_worker_run(void *context)
 {
 	struct kvx_engine *engine = context;
-	int64_t spin_ns = (int64_t)engine->options.spin_us * KVX_NS_PER_US;
 	int64_t busy_ns = kvx_now_ns();
 
 	/* The default slack of 50 us would stretch the naps between looks at ready words. */
@@ -155,7 +154,8 @@ void *kvx_worker_run(void *context)
 	while (!atomic_load_explicit(&engine->stopping, memory_order_acquire)) {
 		if (kvx_worker_step(engine)) {
 			busy_ns = engine->now_ns;
-		} else if (engine->now_ns - busy_ns >= spin_ns) {
+		} else if (engine->now_ns - busy_ns >=
+			   (int64_t)kvx_option(&engine->options, spin_us) * KVX_NS_PER_US) {
 			if (kvx_worker_sleep(engine, KVX_NEVER_NS))
 				busy_ns = engine->now_ns;
 		} else {

@@ -63,6 +63,15 @@ def is_installed(name):
 
 
 @tap.case
+def kvxferctl_is_installed_with_its_page_and_completion():
+    if not (tap.BUILD / "tools" / "kvxferctl").is_file():
+        raise tap.Skip("this build has no kvxferctl")
+    folders = sorted(path.parent.name for path in root.rglob("kvxferctl"))
+    assert folders == ["bin", "completions"], folders
+    installed("kvxferctl.1")
+
+
+@tap.case
 def nothing_internal_is_installed():
     tap.expect(path for path in root.rglob("*.h") if path.parent.name != "kvxfer")
     tap.expect(path for path in root.rglob("kvxfer-reference"))

@@ -13,6 +13,9 @@ FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"sh", "console", "c", "json", "text", ""}
 TIMEOUT_S = 120
 
+# A block that fails half way leaves nothing behind that would keep the test waiting.
+END_JOBS = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+
 PAGES = [tap.SOURCE / "README.md", tap.SOURCE / "CONTRIBUTING.md"]
 PAGES += sorted((tap.SOURCE / "docs").rglob("*.md"))
 
@@ -50,7 +53,7 @@ COMMANDS = dict(runnable())
 @tap.cases_for(COMMANDS)
 def the_command_runs(place):
     with tempfile.TemporaryDirectory(prefix="kvxfer-docs-") as home:
-        tap.command("timeout", TIMEOUT_S, "sh", "-eu", "-c", COMMANDS[place],
+        tap.command("timeout", TIMEOUT_S, "sh", "-eu", "-c", END_JOBS + COMMANDS[place],
                     cwd=tap.SOURCE, env=environment(home))
 
 

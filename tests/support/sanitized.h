@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SANITIZED: built with a sanitizer that has an allocator and shadow memory of its own. */
+/* SANITIZED: built with a sanitizer that has an allocator and shadow memory of its own.
+ * THREAD_SANITIZED: with that for threads. */
 #ifndef KVX_TESTS_SANITIZED_H
 #define KVX_TESTS_SANITIZED_H
 
@@ -7,9 +8,15 @@
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED
 #endif
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZED
+#endif
 #endif
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED
+#endif
+#ifdef __SANITIZE_THREAD__
+#define THREAD_SANITIZED
 #endif
 
 #endif

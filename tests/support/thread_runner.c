@@ -8,6 +8,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <criterion/parameterized.h>
+#include <fnmatch.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -194,15 +195,29 @@ static bool run(struct criterion_test *test, int *count)
 	return report(test, run_in_child(test, NULL));
 }
 
-int main(void)
+/* --filter=PATTERN over SUITE/TEST, as Criterion has it. */
+static bool is_wanted(const struct criterion_test *test, const char *pattern)
 {
+	char name[256];
+
+	snprintf(name, sizeof(name), "%s/%s", test->category, test->name);
+	return !pattern || fnmatch(pattern, name, 0) == 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *pattern = NULL;
 	bool good = true;
 	int count = 0;
+
+	for (int i = 1; i < argc; i++)
+		if (strncmp(argv[i], "--filter=", 9) == 0)
+			pattern = argv[i] + 9;
 
 	/* A line at a time, so that a child inherits nothing unwritten. */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (struct criterion_test **test = __start_cr_tst; test < __stop_cr_tst; test++)
-		if (*test)
+		if (*test && is_wanted(*test, pattern))
 			good &= run(*test, &count);
 	printf("1..%d\n", count);
 	return !good;

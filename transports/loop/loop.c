@@ -308,8 +308,9 @@ static int loop_connect(struct kvx_transport *transport, const char *address,
 		pair_leave(pair, CONNECTOR);
 		return KVX_E_MEMORY;
 	}
-	loop->deadline_ns = kvx_now_ns() +
-			    (int64_t)transport->context.options->connect_timeout_ms * KVX_NS_PER_MS;
+	loop->deadline_ns =
+		kvx_now_ns() +
+		(int64_t)kvx_option(transport->context.options, connect_timeout_ms) * KVX_NS_PER_MS;
 	*link = &loop->lane.link;
 	return 0;
 }
@@ -331,6 +332,13 @@ static void loop_explain(const struct kvx_link *link, char *text, size_t size)
 	snprintf(text, size, "%s within this process, ring of %u entries",
 		 link->transport->context.options->loop_copy ? "copies" : "no copies",
 		 KVX_LANE_FORWARD_ENTRIES);
+}
+
+static void loop_port(const struct kvx_link *link, uint32_t rail, char *text, size_t size)
+{
+	(void)link;
+	(void)rail;
+	snprintf(text, size, "memory");
 }
 
 /* ----------------------------------------------------------------------------------- progress */
@@ -379,7 +387,7 @@ static int watch_pair(struct loop_lane *loop, int64_t now_ns)
 	else if (!loop->lane.up && now_ns > loop->deadline_ns)
 		kvx_lane_fail(&loop->lane, KVX_E_UNREACHABLE,
 			      "loop: the other engine did not accept within %llu ms; is it driven?",
-			      (unsigned long long)context->options->connect_timeout_ms);
+			      (unsigned long long)kvx_option(context->options, connect_timeout_ms));
 	return count;
 }
 
@@ -416,4 +424,5 @@ const struct kvx_transport_ops kvx_loop_transport = {
 	.progress = loop_progress,
 	.arm = loop_arm,
 	.explain = loop_explain,
+	.port = loop_port,
 };

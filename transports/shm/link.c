@@ -128,8 +128,9 @@ struct shm_link *kvx_shm_link_new(struct kvx_transport *transport, bool connecto
 	link->lane.context = &transport->context;
 	link->pollable = (struct kvx_pollable){socket_ready, -1};
 	link->connector = connector;
-	link->deadline_ns = kvx_now_ns() +
-			    (int64_t)transport->context.options->connect_timeout_ms * KVX_NS_PER_MS;
+	link->deadline_ns =
+		kvx_now_ns() +
+		(int64_t)kvx_option(transport->context.options, connect_timeout_ms) * KVX_NS_PER_MS;
 	if (kvx_lane_init(&link->lane, connector)) {
 		free(link);
 		return NULL;

@@ -207,9 +207,9 @@ static void welcomed(struct shm_link *link, const struct shm_packet *packet)
 	if (packet && packet->bytes[0] == SHM_REFUSED) {
 		struct kvx_reader reader = kvx_reader_over(packet->bytes + 1, packet->length - 1);
 		kvx_get_text(&reader, text, sizeof(text));
-	} else if (packet) {
-		snprintf(text, sizeof(text), "shm: %s answered what is not a greeting", link->name);
 	}
+	if (packet && (packet->bytes[0] != SHM_REFUSED || !text[0]))
+		snprintf(text, sizeof(text), "shm: %s answered what is not a greeting", link->name);
 	kvx_lane_fail(&link->lane, KVX_E_UNREACHABLE, "%s", text);
 }
 
@@ -421,7 +421,8 @@ static void knock_again(struct shm_link *link, int64_t now_ns)
 		kvx_lane_fail(&link->lane, KVX_E_UNREACHABLE,
 			      "shm: %s: no answer within %llu ms; is the engine stopped?",
 			      link->name,
-			      (unsigned long long)link->lane.context->options->connect_timeout_ms);
+			      (unsigned long long)kvx_option(link->lane.context->options,
+							     connect_timeout_ms));
 }
 
 void kvx_shm_meet_progress(struct kvx_transport *transport, int64_t now_ns)

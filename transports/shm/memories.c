@@ -38,21 +38,21 @@ struct shm_memory *kvx_shm_memory_find(struct shm_memories *memories, uint32_t i
 	return &memories->entries[memories->last];
 }
 
-/* Makes room for one more; false if there may be no more, or no memory. */
-static bool reserve(struct shm_memories *memories)
+/* Makes room for one more: 0, or why there may be no more. */
+static int reserve(struct shm_memories *memories)
 {
 	if (memories->count < memories->size)
-		return true;
+		return 0;
 	if (memories->count >= SHM_MEMORIES_MAX)
-		return false;
+		return KVX_E_LIMIT;
 
 	uint32_t size = memories->size ? 2 * memories->size : 16;
 	void *grown = realloc(memories->entries, size * sizeof(*memories->entries));
 	if (!grown)
-		return false;
+		return KVX_E_MEMORY;
 	memories->entries = grown;
 	memories->size = size;
-	return true;
+	return 0;
 }
 
 /* There is room, and none of that index. */
@@ -114,8 +114,9 @@ static bool announce_memory(struct shm_link *link, const struct kvx_memory *memo
 			      link->peer_pid, (void *)memory->address);
 		return false;
 	}
-	if (!reserve(&link->memories)) {
-		kvx_lane_fail(&link->lane, KVX_E_LIMIT,
+	int error = reserve(&link->memories);
+	if (error) {
+		kvx_lane_fail(&link->lane, error,
 			      "shm: out of memory, or more than %u regions used on one link",
 			      SHM_MEMORIES_MAX);
 		return false;
@@ -222,14 +223,15 @@ void kvx_shm_memory_announced(struct shm_link *link, const struct shm_packet *pa
 	struct kvx_reader reader = kvx_reader_over(packet->bytes + 1, packet->length - 1);
 	struct shm_memory memory = {.index = kvx_get_u32(&reader), .bytes = kvx_get_u64(&reader)};
 	uint64_t address = kvx_get_u64(&reader);
+	int error = 0;
 
 	if (reader.failed || !memory.bytes || memory.bytes > SIZE_MAX / 2 ||
 	    address > UINT64_MAX - memory.bytes ||
 	    kvx_shm_memory_find(&link->memories, memory.index))
 		kvx_lane_fail(&link->lane, KVX_E_PROTOCOL,
 			      "shm: process %d announced impossible memory", link->peer_pid);
-	else if (!reserve(&link->memories))
-		kvx_lane_fail(&link->lane, KVX_E_LIMIT,
+	else if ((error = reserve(&link->memories)) != 0)
+		kvx_lane_fail(&link->lane, error,
 			      "shm: out of memory, or process %d announced more than %u regions",
 			      link->peer_pid, SHM_MEMORIES_MAX);
 	else if (learn_memory(link, &memory, address, packet->fd))

@@ -188,6 +188,13 @@ static void shm_explain(const struct kvx_link *link, char *text, size_t size)
 		 KVX_LANE_FORWARD_ENTRIES);
 }
 
+static void shm_port(const struct kvx_link *link, uint32_t rail, char *text, size_t size)
+{
+	(void)link;
+	(void)rail;
+	snprintf(text, size, "memory");
+}
+
 const struct kvx_transport_ops kvx_shm_transport = {
 	.name = "shm",
 	.open = shm_open_transport,
@@ -203,4 +210,5 @@ const struct kvx_transport_ops kvx_shm_transport = {
 	.progress = shm_progress,
 	.arm = shm_arm,
 	.explain = shm_explain,
+	.port = shm_port,
 };

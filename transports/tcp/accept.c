@@ -221,9 +221,9 @@ static void greeting_new(struct kvx_transport *transport, int fd,
 	kvx_tcp_connection_adopt(&greeting->connection, fd);
 	kvx_tcp_socket_prepare(transport, fd);
 	greeting->address = *address;
-	greeting->deadline_ns =
-		kvx_now_ns() +
-		(int64_t)transport->context->options->connect_timeout_ms * KVX_NS_PER_MS;
+	greeting->deadline_ns = kvx_now_ns() + (int64_t)kvx_option(transport->context->options,
+								   connect_timeout_ms) *
+						       KVX_NS_PER_MS;
 	kvx_list_append(&transport->greetings, &greeting->entry);
 	if (++transport->half_made > HALF_MADE_MAX)
 		drop_oldest(transport, KVX_NEVER_NS);

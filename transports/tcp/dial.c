@@ -13,7 +13,7 @@
 
 static int64_t timeout_ns(const struct kvx_transport *transport)
 {
-	return (int64_t)transport->context->options->connect_timeout_ms * KVX_NS_PER_MS;
+	return (int64_t)kvx_option(transport->context->options, connect_timeout_ms) * KVX_NS_PER_MS;
 }
 
 /* While the link is made that is the end of it, later it costs the rail a retry. */
@@ -214,7 +214,8 @@ static int expire_rail(struct kvx_tcp_rail *rail, int64_t now_ns)
 
 	if (rail->state == KVX_TCP_RAIL_UP)
 		return 0;
-	if (due && rail->state == KVX_TCP_RAIL_DIALLING)
+	/* A peer that takes the connection and does not answer is as late as one that does not. */
+	if (due && rail->state != KVX_TCP_RAIL_DOWN)
 		kvx_tcp_rail_lost(rail, ETIMEDOUT);
 	else if (due)
 		redial(rail, now_ns);
@@ -238,6 +239,6 @@ int kvx_tcp_dial_expire(struct kvx_tcp_link *link, int64_t now_ns)
 		return 0;
 	}
 	kvx_tcp_link_fail(link, KVX_E_UNREACHABLE, "no answer within %" PRIu64 " ms",
-			  link->base.transport->context->options->connect_timeout_ms);
+			  kvx_option(link->base.transport->context->options, connect_timeout_ms));
 	return 1;
 }

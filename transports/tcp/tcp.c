@@ -183,6 +183,13 @@ static bool tcp_arm(struct kvx_transport *transport)
 	return !kvx_list_empty(&transport->troubled) || !kvx_list_empty(&transport->unsent);
 }
 
+/* Which network interface carries a connection is the kernel's choice. */
+static void tcp_port(const struct kvx_link *link, uint32_t rail, char *text, size_t size)
+{
+	(void)link;
+	snprintf(text, size, "%u", rail);
+}
+
 const struct kvx_transport_ops kvx_tcp_transport = {
 	.name = "tcp",
 	.open = tcp_open,
@@ -198,4 +205,5 @@ const struct kvx_transport_ops kvx_tcp_transport = {
 	.progress = tcp_progress,
 	.arm = tcp_arm,
 	.explain = kvx_tcp_explain,
+	.port = tcp_port,
 };

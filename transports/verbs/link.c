@@ -14,7 +14,7 @@
 
 static int64_t timeout_ns(const struct kvx_transport *transport)
 {
-	return (int64_t)transport->context->options->connect_timeout_ms * KVX_NS_PER_MS;
+	return (int64_t)kvx_option(transport->context->options, connect_timeout_ms) * KVX_NS_PER_MS;
 }
 
 static void set_deadline(struct kvx_verbs_link *link, int64_t deadline_ns)
@@ -554,6 +554,13 @@ void kvx_verbs_message(struct kvx_link *base, const void *bytes, uint32_t length
 	memcpy(wrapped + 1, bytes, length);
 	if (link->control)
 		link->control->ops->message(link->control, wrapped, length + 1);
+}
+
+void kvx_verbs_rail_port(const struct kvx_link *base, uint32_t rail, char *text, size_t size)
+{
+	const struct kvx_verbs_port *port = ((const struct kvx_verbs_link *)base)->rails[rail].port;
+
+	snprintf(text, size, "%s:%u", port->device->name, port->number);
 }
 
 void kvx_verbs_explain(const struct kvx_link *base, char *text, size_t size)

@@ -328,8 +328,8 @@ void kvx_verbs_withdraw(struct kvx_link *base, struct kvx_flow *flow)
 		kvx_verbs_keys_free(link, keys);
 	if (!flow->in_flight)
 		return;
-	flow->due_ns =
-		kvx_now_ns() + (int64_t)transport->context->options->drain_ms * KVX_NS_PER_MS;
+	flow->due_ns = kvx_now_ns() +
+		       (int64_t)kvx_option(transport->context->options, drain_ms) * KVX_NS_PER_MS;
 	kvx_list_append(&transport->draining, &flow->draining);
 	kvx_verbs_timer_set(transport, flow->due_ns);
 }

@@ -140,7 +140,8 @@ void kvx_verbs_rail_make(struct kvx_verbs_rail *rail)
 	const struct kvx_transport_context *context = rail->link->base.transport->context;
 
 	rail->state = KVX_VERBS_RAIL_MAKING;
-	set_due(rail, kvx_now_ns() + (int64_t)context->options->connect_timeout_ms * KVX_NS_PER_MS);
+	set_due(rail, kvx_now_ns() + (int64_t)kvx_option(context->options, connect_timeout_ms) *
+					     KVX_NS_PER_MS);
 	if (rail->port->device->dead || !rail->port->up)
 		kvx_verbs_rail_fail(rail, false, "the port is down");
 	else if (!kvx_verbs_pair_new(rail))

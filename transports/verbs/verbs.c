@@ -326,6 +326,7 @@ const struct kvx_transport_ops kvx_verbs_transport = {
 	.progress = verbs_progress,
 	.arm = verbs_arm,
 	.explain = kvx_verbs_explain,
+	.port = kvx_verbs_rail_port,
 	.attach = kvx_verbs_attach,
 	.detach = kvx_verbs_detach,
 	.hint = kvx_verbs_hint,

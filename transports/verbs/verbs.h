@@ -503,6 +503,7 @@ int kvx_verbs_connect(struct kvx_transport *transport, const char *address,
 void kvx_verbs_disconnect(struct kvx_link *base);
 void kvx_verbs_message(struct kvx_link *base, const void *bytes, uint32_t length);
 void kvx_verbs_explain(const struct kvx_link *base, char *text, size_t size);
+void kvx_verbs_rail_port(const struct kvx_link *base, uint32_t rail, char *text, size_t size);
 
 /* A control connection was accepted. */
 void kvx_verbs_link_accept(struct kvx_transport *transport, struct kvx_link *control);
