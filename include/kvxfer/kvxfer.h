@@ -409,8 +409,9 @@ const void *kvx_grant_ticket(struct kvx_grant *grant, size_t *bytes);
  * to the calling thread. Otherwise KVX_E_TIMEDOUT (the grant lives on; wait again) or the reason
  * why the grant ended: KVX_E_CANCELLED, KVX_E_REVOKED, KVX_E_LEASE, KVX_E_PEER_LOST,
  * KVX_E_TRANSPORT. timeout_ms: 0 to KVX_TIMEOUT_MAX_MS. Layers that were whole before the end stay
- * whole. Until the grant is complete or closed its layers are to be read only: over verbs, after a
- * rail has failed, the same bytes may land once more.
+ * whole. Until the grant is closed or revoked its layers are to be read only: over verbs, after a
+ * rail has failed, the same bytes may land once more (elsewhere they may be written to once the
+ * grant is complete).
  */
 int kvx_grant_wait(struct kvx_grant *grant, uint32_t layer, uint32_t timeout_ms);
 

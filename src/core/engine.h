@@ -84,11 +84,11 @@ struct kvx_engine {
 	pthread_t thread;
 	struct kvx_poller poller;
 	struct kvx_timers timers;
-	uint32_t incoming_count;     /* peers that connected to this engine */
 	struct kvx_link *refused;    /* links of peers for which there was no memory */
+	uint32_t incoming_count;     /* peers that connected to this engine */
+	uint32_t lost_count;         /* peers that were lost */
 	uint64_t lost[KVX_LOST_MAX]; /* hashes of names of peers lost last */
-	uint32_t lost_count;
-	struct kvx_list watched; /* streams whose ready word is looked at */
+	struct kvx_list watched;     /* streams whose ready word is looked at */
 	struct kvx_staging staging;
 	struct kvx_list offers;    /* that nobody has pulled yet */
 	struct kvx_list holding;   /* streams with delivered layers that are not told of yet */

@@ -57,13 +57,16 @@ static int make_offer(struct kvx_stream *stream, const uint32_t *blocks, uint32_
 	pthread_mutex_lock(&engine->lock);
 	offer->id = ++engine->offer_sequence;
 	pthread_mutex_unlock(&engine->lock);
-	int error = write_ticket(stream);
-	if (error)
-		return error;
+	return write_ticket(stream);
+}
+
+void kvx_offer_announce(struct kvx_offer *offer)
+{
+	struct kvx_engine *engine = offer->stream->transfer.engine;
+
 	pthread_mutex_lock(&engine->lock);
 	kvx_list_append(&engine->new_offers, &offer->entry);
 	pthread_mutex_unlock(&engine->lock);
-	return 0;
 }
 
 int kvx_offer_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,

@@ -43,6 +43,10 @@ struct kvx_offer {
 /* The worker: takes it up; error: why that fails. Returns the error, if any. */
 int kvx_offer_start(struct kvx_offer *offer, int error);
 
+/* The caller's thread, when all of it is written: pulls may find it, also before the worker has
+ * taken its submission. */
+void kvx_offer_announce(struct kvx_offer *offer);
+
 /* The worker, at the sender: a part of a grant's ticket came; the receiver gives the pull up; its
  * link is gone. */
 void kvx_offer_pulled(struct kvx_peer *peer, const struct kvx_message *pull);

@@ -177,6 +177,9 @@ void kvx_stream_begin(struct kvx_stream *stream)
 	kvx_pool_use(stream->pool, 1);
 	kvx_region_use(stream->tail.region, 1);
 	kvx_engine_enlist(engine, &engine->streams, &stream->entry, &stream->transfer.id);
+	/* From here on the worker may find it. */
+	if (stream->offer)
+		kvx_offer_announce(stream->offer);
 	kvx_engine_submit(engine, &stream->submission, KVX_STREAM_START);
 }
 

@@ -94,6 +94,12 @@ static int add_node(struct kvx_machine *machine, hwloc_obj_t node)
 {
 	uint32_t parent = package_box(node);
 
+	/* As in a matrix file; a file of XML can leave the number out. */
+	if (node->os_index > INT16_MAX)
+		return kvx_fail(KVX_E_INVALID,
+				"topology: a NUMA node has no number, or one above %d; give the "
+				"file as lstopo wrote it",
+				INT16_MAX);
 	if (!hwloc_bitmap_iszero(node->cpuset)) {
 		struct kvx_box *box = kvx_machine_add_box(machine, KVX_BOX_NUMA, parent);
 		if (!box)

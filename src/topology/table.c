@@ -374,9 +374,12 @@ static void write_nic(struct kvx_text *text, const struct kvx_topology_port *por
 	kvx_text_add(text, "\n");
 }
 
+/* A port that is an interface alone, on no PCI device, has no name there; nobody chooses it. */
 static void write_pair(struct kvx_text *text, const struct kvx_topology_place *place,
 		       const struct kvx_topology_port *port, const struct kvx_topology_pair *pair)
 {
+	if (!port->name[0] && !port->pci[0])
+		return;
 	if (place->kind == KVX_PLACE_GPU)
 		kvx_text_add(text, "pair %s", place->pci);
 	else

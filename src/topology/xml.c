@@ -63,6 +63,14 @@ static bool ends_with(const char *text, const char *end)
 	return length >= strlen(end) && strcmp(text + length - strlen(end), end) == 0;
 }
 
+/* hwloc makes sets that reach to the number, and takes a missing one for 2^32 - 1. */
+static bool is_small_number(const char *text)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	return digits && digits <= 5 && !text[digits];
+}
+
 /* hwloc trusts that XML is its own: without the sets of an object with CPUs or memory it crashes.
  */
 static void check_sets(struct check *check, const char *name, const XML_Char **attributes)
@@ -82,6 +90,9 @@ static void check_sets(struct check *check, const char *name, const XML_Char **a
 	for (size_t i = 0; needs_sets && i < sizeof(sets) / sizeof(sets[0]); i++)
 		if (!*attribute(attributes, sets[i]))
 			refuse(check, "an object lacks a set of CPUs or nodes");
+	if ((strcmp(type, "NUMANode") == 0 || strcmp(type, "PU") == 0) &&
+	    !is_small_number(attribute(attributes, "os_index")))
+		refuse(check, "a CPU or NUMA node has no number, or a large one");
 }
 
 static void XMLCALL begin_element(void *context, const XML_Char *name, const XML_Char **attributes)

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "plan/unit.h"
+#include "support/opening.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -245,24 +246,7 @@ void stranger_hello(struct stranger *stranger)
 struct kvx_message stranger_open_message(const struct kvx_ticket *ticket, uint64_t stream,
 					 uint32_t units)
 {
-	uint64_t table_hash = kvx_table_hash(ticket->table, ticket->count);
-	struct kvx_shape shape;
-	struct kvx_share share;
-	struct kvx_image image;
-
-	kvx_shape_of(&ticket->geometry, &shape);
-	kvx_share_alone(&shape, &shape, ticket->token_first, ticket->token_end, &share);
-	kvx_image_make(&image, &shape, &shape, &share, ticket->token_first, ticket->token_end);
-	kvx_image_cut(&image, units, NULL);
-	return (struct kvx_message){
-		.type = KVX_MESSAGE_OPEN,
-		.stream = stream,
-		.slot = ticket->slot,
-		.generation = ticket->generation,
-		.key = ticket->key,
-		.units = units,
-		.hash = kvx_plan_hash(&ticket->geometry, &image, &share, table_hash),
-		.geometry = ticket->geometry};
+	return opening_of(ticket, stream, units);
 }
 
 /* Which block of which plane a place is in, where blocks move whole: units are ranges of blocks,

@@ -108,6 +108,9 @@ Test(files, bad_ones_are_refused_with_what_to_change)
 		 KVX_E_INVALID, "lacks a set"},
 		{XML "<topology version=\"2.0\"><object type=\"PU\" cpuset=\"0x1,\"/></topology>",
 		 KVX_E_INVALID, "is not one"},
+		{XML "<topology version=\"2.0\"><object type=\"PU\" cpuset=\"0x1\" nodeset=\"0x1\" "
+		     "complete_cpuset=\"0x1\" complete_nodeset=\"0x1\"/></topology>",
+		 KVX_E_INVALID, "has no number"},
 		{XML "<topology version=\"2.0\"><object type=\"Machine\"", KVX_E_INVALID,
 		 "cut short"},
 		{XML "<topology><a></topology>", KVX_E_INVALID, "line 2"},

@@ -142,7 +142,7 @@ void kvx_shm_link_free(struct shm_link *link)
 {
 	unwatch(link);
 	kvx_shm_untrace(link);
-	kvx_shm_memories_finish(&link->memories, !link->connector);
+	kvx_shm_memories_finish(link);
 	if (link->shared)
 		munmap(link->shared, kvx_lane_shared_bytes());
 	kvx_lane_finish(&link->lane);

@@ -74,11 +74,22 @@ static void erase(struct shm_memories *memories, struct shm_memory *memory)
 	memmove(memory, memory + 1, (memories->count - at) * sizeof(*memory));
 }
 
-void kvx_shm_memories_finish(struct shm_memories *memories, bool receiver)
+/* Receiver: its mapping, if it has one. */
+static void unmap(struct shm_link *link, const struct shm_memory *memory)
 {
-	for (uint32_t i = 0; receiver && i < memories->count; i++)
-		if (memories->entries[i].mapped)
-			munmap(memories->entries[i].mapping, memories->entries[i].bytes);
+	if (!memory->mapped)
+		return;
+	munmap(memory->mapping, memory->bytes);
+	link->lane.link.transport->mappings--;
+	link->lane.link.transport->mapped_bytes -= memory->bytes;
+}
+
+void kvx_shm_memories_finish(struct shm_link *link)
+{
+	struct shm_memories *memories = &link->memories;
+
+	for (uint32_t i = 0; !link->connector && i < memories->count; i++)
+		unmap(link, &memories->entries[i]);
 	free(memories->entries);
 }
 
@@ -188,23 +199,35 @@ void kvx_shm_forget_pending(struct shm_link *link)
 /* ----------------------------------------------------------------------------------- receiver */
 
 /* Only a file that cannot shrink below the mapping is safe to read: otherwise SIGBUS. */
-static char *map_memory(int fd, uint64_t bytes)
+static char *map_memory(struct kvx_transport *transport, int fd, uint64_t bytes)
 {
 	struct stat status;
 	int seals = fcntl(fd, F_GET_SEALS);
 
+	if (transport->mappings >= SHM_MAPPINGS_MAX ||
+	    bytes > SHM_MAPPED_BYTES_MAX - transport->mapped_bytes) {
+		errno = ENOMEM;
+		return NULL;
+	}
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &status) < 0 || status.st_size < 0 ||
 	    (uint64_t)status.st_size < bytes) {
 		errno = EINVAL;
 		return NULL;
 	}
-	return kvx_map_shared(fd, bytes, PROT_READ);
+	char *mapping = kvx_map_shared(fd, bytes, PROT_READ);
+	if (mapping) {
+		transport->mappings++;
+		transport->mapped_bytes += bytes;
+	}
+	return mapping;
 }
 
 /* Maps it where that is possible, notes its address where it is not. */
 static bool learn_memory(struct shm_link *link, struct shm_memory *memory, uint64_t address, int fd)
 {
-	memory->mapping = fd >= 0 ? map_memory(fd, memory->bytes) : NULL;
+	struct kvx_transport *transport = link->lane.link.transport;
+
+	memory->mapping = fd >= 0 ? map_memory(transport, fd, memory->bytes) : NULL;
 	memory->mapped = memory->mapping != NULL;
 	if (memory->mapped)
 		return true;
@@ -248,8 +271,7 @@ void kvx_shm_memory_forgotten(struct shm_link *link, const struct shm_packet *pa
 			      link->peer_pid);
 		return;
 	}
-	if (memory->mapped)
-		munmap(memory->mapping, memory->bytes);
+	unmap(link, memory);
 	erase(&link->memories, memory);
 }
 

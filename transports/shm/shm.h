@@ -13,8 +13,12 @@
 #include "../lane.h"
 
 #define SHM_HALF_MADE_MAX 256u  /* connections that have not said hello */
-#define SHM_MEMORIES_MAX 16384u /* of one link: as many mappings at the receiver */
-#define SHM_NAME_MAX 63u        /* characters of a socket's name */
+#define SHM_MEMORIES_MAX 16384u /* of one link */
+/* Mappings of all links' memories, and their bytes: half of what Linux gives a process
+ * (vm.max_map_count, 2^47 bytes), so that peers cannot use up what the rest of it needs. */
+#define SHM_MAPPINGS_MAX 32768u
+#define SHM_MAPPED_BYTES_MAX (UINT64_C(1) << 46)
+#define SHM_NAME_MAX 63u /* characters of a socket's name */
 #define SHM_BOOT_ID_MAX 63u
 #define SHM_PACKET_MAX 320u     /* bytes */
 #define SHM_PACKETS_AT_ONCE 64u /* read from one socket before others have their turn */
@@ -81,6 +85,8 @@ struct kvx_transport {
 	struct kvx_list lanes;     /* known to the sink */
 	struct kvx_list half_made; /* accepted, not yet greeted; oldest first */
 	uint32_t half_made_count;
+	uint32_t mappings; /* of peers' memories */
+	uint64_t mapped_bytes;
 	struct kvx_pollable listener;
 	int64_t accept_again_ns; /* out of descriptors until then; 0: accepting */
 	char boot_id[SHM_BOOT_ID_MAX + 1];
@@ -132,7 +138,7 @@ uint32_t kvx_shm_link_read(struct shm_link *link);
 /* memories.c: what is known of the sender's memory. */
 
 struct shm_memory *kvx_shm_memory_find(struct shm_memories *memories, uint32_t index);
-void kvx_shm_memories_finish(struct shm_memories *memories, bool receiver);
+void kvx_shm_memories_finish(struct shm_link *link);
 
 /* Sender: makes the peer know the memories of a batch. False: not now, or the link has failed. */
 bool kvx_shm_announce(struct shm_link *link, const struct kvx_batch *batch);
