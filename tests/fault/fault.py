@@ -105,9 +105,11 @@ class Answer(collections.namedtuple("Answer", "result at text")):
 class Worker:
     """One process with an engine. Ends with this one in any case: the worker asks for that."""
 
-    def __init__(self, mode, *options, prefix=(), block_bytes=53256, blocks=10):
+    def __init__(
+        self, mode, *options, prefix=(), block_bytes=53256, blocks=10, slots=SLOTS
+    ):
         arguments = [*prefix, WORKER, mode.memory]
-        arguments += [str(n) for n in (LAYERS, 2, SLOTS, blocks, block_bytes)]
+        arguments += [str(n) for n in (LAYERS, 2, slots, blocks, block_bytes)]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*arguments, *mode.options, *options],

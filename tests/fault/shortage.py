@@ -1,36 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A process that runs out of something: a clear error, and it goes on when it has it again."""
-import contextlib
 import os
 import resource
 
 import fault
 import tap
 from fault import Requests, Tally, Worker, transfer
+from limits import address_space_bytes, limited, lowest_free_descriptor
 
 UNREACHABLE = "KVX_E_UNREACHABLE"
-
-
-@contextlib.contextmanager
-def limited(worker, kind, limit):
-    """Only what the process takes from now on is limited."""
-    before = resource.prlimit(worker.pid, kind)
-    resource.prlimit(worker.pid, kind, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(worker.pid, kind, before)
-
-
-def lowest_free_descriptor(worker):
-    used = {int(name) for name in os.listdir(f"/proc/{worker.pid}/fd")}
-    return min(set(range(len(used) + 1)) - used)
-
-
-def address_space_bytes(worker):
-    with open(f"/proc/{worker.pid}/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @tap.cases_for(fault.MODES)

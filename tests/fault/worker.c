@@ -136,7 +136,11 @@ static void on_stream(struct worker *worker, uint32_t slot, char *arguments)
 	size_t bytes = strlen(++arguments) / 2;
 	uint8_t *ticket = calloc(1, bytes + 1);
 
-	for (size_t i = 0; ticket && i < bytes; i++)
+	if (!ticket) {
+		worker_answer(KVX_E_MEMORY, "the test's own");
+		return;
+	}
+	for (size_t i = 0; i < bytes; i++)
 		sscanf(arguments + 2 * i, "%2hhx", &ticket[i]);
 	shuffle(worker, slot, key);
 	fill(worker, slot, key);

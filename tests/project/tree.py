@@ -6,6 +6,9 @@ FOLDERS = (
     ".ci", "include", "src", "transports", "bench", "tools", "examples", "tests", "docs",
 )
 
+# What Python leaves behind, and inputs of fuzz targets, which are bytes of any kind.
+IGNORED = {"__pycache__", "corpus"}
+
 
 def is_text(path):
     return b"\0" not in path.read_bytes()[:4096]
@@ -18,7 +21,7 @@ def files():
             yield path
     for folder in FOLDERS:
         for path in sorted((tap.SOURCE / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and is_text(path):
+            if path.is_file() and not IGNORED & set(path.parts) and is_text(path):
                 yield path
 
 
