@@ -162,6 +162,8 @@ struct kvx_sink {
 	void (*refused)(void *engine, struct kvx_flow *flow, const char *text);
 };
 
+struct kvx_keyring;
+
 struct kvx_transport_context {
 	const struct kvx_sink *sink;
 	void *engine;
@@ -169,6 +171,8 @@ struct kvx_transport_context {
 	struct kvx_waker *waker;   /* wakes this engine's worker from any thread of this process */
 	const struct kvx_log *log;
 	const struct kvx_options *options;
+	struct kvx_keyring
+		*keyring; /* NULL: the engine has no secret; peers are not authenticated */
 	uint64_t incarnation;
 	uint32_t index; /* of the transport in its engine, below KVX_TRANSPORTS_MAX */
 };

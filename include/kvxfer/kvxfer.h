@@ -93,7 +93,8 @@ extern "C" {
 	X(KVX_E_TRANSPORT, -17, "transfer", "the transport failed")                           \
 	X(KVX_E_MEMORY, -18, "engine", "out of memory, address space or locked memory")       \
 	X(KVX_E_SYSTEM, -19, "engine", "the operating system refused")                        \
-	X(KVX_E_DRAINING, -20, "engine", "the engine is being drained: it takes nothing new")
+	X(KVX_E_DRAINING, -20, "engine", "the engine is being drained: it takes nothing new") \
+	X(KVX_E_DENIED, -21, "peer", "the other side could not prove that it knows the secret")
 
 enum kvx_error {
 #define KVX_ERROR_ENUM(name, value, broken, text) name = value,

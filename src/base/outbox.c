@@ -59,11 +59,11 @@ uint8_t *kvx_outbox_reserve(struct kvx_outbox *outbox, uint32_t length)
 	return room;
 }
 
-int kvx_outbox_flush(struct kvx_outbox *outbox, int fd)
+int kvx_outbox_flush(struct kvx_outbox *outbox,
+		     ssize_t (*send)(void *to, const void *bytes, size_t size), void *to)
 {
 	while (outbox->begin < outbox->end) {
-		ssize_t sent = send(fd, outbox->bytes + outbox->begin, kvx_outbox_bytes(outbox),
-				    MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent = send(to, outbox->bytes + outbox->begin, kvx_outbox_bytes(outbox));
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0)

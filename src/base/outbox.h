@@ -8,14 +8,16 @@
  *	if (!room)
  *		the peer does not read: give it up
  *	encode into room, all of it
- *	if (kvx_outbox_flush(&outbox, fd) < 0)
+ *	if (kvx_outbox_flush(&outbox, send, to) < 0)
  *		the connection is broken
  *	ask the poller for EPOLLOUT as long as kvx_outbox_bytes() is not 0
  */
 #ifndef KVX_BASE_OUTBOX_H
 #define KVX_BASE_OUTBOX_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct kvx_outbox {
 	uint8_t *bytes;      /* room for size bytes; NULL until the first is queued */
@@ -34,9 +36,10 @@ void kvx_outbox_finish(struct kvx_outbox *outbox);
  * and nothing queued: more than bytes_max would wait, or no memory. */
 uint8_t *kvx_outbox_reserve(struct kvx_outbox *outbox, uint32_t length);
 
-/* Gives the socket what it takes without waiting. Returns 0 (also if bytes are left), or the errno
- * of the failed send, negative. Never raises SIGPIPE. */
-int kvx_outbox_flush(struct kvx_outbox *outbox, int fd);
+/* Gives a connection what it takes without waiting; send is as send(2), with errno. Returns 0 (also
+ * if bytes are left), or the errno of the failed send, negative. */
+int kvx_outbox_flush(struct kvx_outbox *outbox,
+		     ssize_t (*send)(void *to, const void *bytes, size_t size), void *to);
 
 /* Bytes that wait. */
 static inline uint32_t kvx_outbox_bytes(const struct kvx_outbox *outbox)

@@ -1,30 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cluster's secret: what the server's key and the clients' token are made of. */
+/* What the server's key and the clients' token are: made of the cluster's secret. */
 #ifndef KVX_CONTROL_SECRET_H
 #define KVX_CONTROL_SECRET_H
+
+#include "secret/secret.h"
 
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KVX_SECRETS_MAX 2u
-#define KVX_SECRET_MIN 16u
-#define KVX_SECRET_MAX 255u
-#define KVX_SECRET_PATH_MAX 255u
 #define KVX_SECRET_TOKEN_CHARACTERS 64u /* 32 bytes in hexadecimal digits */
-
-/* The first is used, all are taken. */
-struct kvx_secrets {
-	uint32_t count;
-	char secrets[KVX_SECRETS_MAX][KVX_SECRET_MAX + 1];
-};
-
-/* Reads the file. KVX_E_INVALID: it is not one, or not its owner's alone. */
-int kvx_secrets_read(const char *path, struct kvx_secrets *secrets);
-
-/* Overwrites them. */
-void kvx_secrets_forget(struct kvx_secrets *secrets);
 
 /* Whether a client's token is of one of them; takes the same time for each wrong one. */
 bool kvx_secrets_take(const struct kvx_secrets *secrets, const char *token);

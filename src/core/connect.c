@@ -62,7 +62,10 @@ static void end_unreachable(struct kvx_peer *peer)
 			     "no transport in common: the peer's address names none that this "
 			     "engine uses");
 	else
-		kvx_peer_end(peer, peer->code == KVX_E_VERSION ? KVX_E_VERSION : KVX_E_UNREACHABLE,
+		kvx_peer_end(peer,
+			     peer->code == KVX_E_VERSION || peer->code == KVX_E_DENIED
+				     ? peer->code
+				     : KVX_E_UNREACHABLE,
 			     peer->info.why);
 }
 

@@ -10,6 +10,7 @@
 #include "core/pool.h"
 #include "core/region.h"
 #include "core/stream.h"
+#include "secret/secret.h"
 #include "topology/topology.h"
 
 #include <errno.h>
@@ -56,6 +57,7 @@ static int open_transport(struct kvx_engine *engine, const struct kvx_transport_
 		.waker = &engine->waker,
 		.log = &engine->options.log,
 		.options = &engine->options,
+		.keyring = engine->keyring,
 		.incarnation = engine->incarnation,
 		.index = engine->transport_count,
 	};
@@ -309,6 +311,13 @@ static int start(struct kvx_engine *engine)
 	return engine->threaded ? start_thread(engine) : 0;
 }
 
+static int open_keyring(struct kvx_engine *engine)
+{
+	return engine->options.secret_file[0]
+		       ? kvx_keyring_open(engine->options.secret_file, &engine->keyring)
+		       : 0;
+}
+
 static int open_engine(struct kvx_engine *engine)
 {
 	int error = name_engine(engine);
@@ -324,6 +333,9 @@ static int open_engine(struct kvx_engine *engine)
 	error = kvx_waker_init(&engine->waker, &engine->poller);
 	if (error)
 		goto fail_waker;
+	error = open_keyring(engine);
+	if (error)
+		goto fail_keyring;
 	error = open_transports(engine);
 	if (error)
 		goto fail_transports;
@@ -348,6 +360,8 @@ fail_address:
 fail_topology:
 	close_transports(engine);
 fail_transports:
+	kvx_keyring_close(engine->keyring);
+fail_keyring:
 	kvx_waker_finish(&engine->waker, &engine->poller);
 fail_waker:
 	kvx_poller_finish(&engine->poller);
@@ -488,6 +502,7 @@ void kvx_engine_close(struct kvx_engine *engine)
 	free_transfers(engine);
 	free_memory(engine);
 	close_transports(engine);
+	kvx_keyring_close(engine->keyring);
 	kvx_topology_close(engine->topology);
 	kvx_waker_finish(&engine->waker, &engine->poller);
 	kvx_poller_finish(&engine->poller);

@@ -25,6 +25,7 @@
 
 struct kvx_control;
 struct kvx_journal;
+struct kvx_keyring;
 
 struct kvx_engine_transport {
 	const struct kvx_transport_ops *ops;
@@ -43,6 +44,7 @@ struct kvx_engine {
 	uint32_t transport_count;
 	struct kvx_topology *topology;      /* NULL: not needed, off or not to be had */
 	char *left_out[KVX_TRANSPORTS_MAX]; /* why, for each of the build; NULL: it is in */
+	struct kvx_keyring *keyring;        /* NULL: no secret */
 	int64_t opened_ns;
 	struct kvx_control *control; /* NULL: off */
 

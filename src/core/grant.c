@@ -7,6 +7,7 @@
 #include "core/offer.h"
 #include "core/peer.h"
 #include "core/region.h"
+#include "core/seal.h"
 #include "core/ticket.h"
 #include "trace.h"
 
@@ -90,7 +91,9 @@ static int write_ticket(struct kvx_grant *grant)
 
 	strcpy(ticket.name, engine->name);
 	give_hint(engine, pool, &ticket);
-	return kvx_ticket_encode(&ticket, &grant->ticket, &grant->ticket_bytes);
+	int error = kvx_ticket_encode(&ticket, &grant->ticket, &grant->ticket_bytes);
+	return error ? error
+		     : kvx_ticket_seal(engine->keyring, &grant->ticket, &grant->ticket_bytes);
 }
 
 /* Options are copied before they are completed. */

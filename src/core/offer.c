@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "core/geometry.h"
 #include "core/peer.h"
+#include "core/seal.h"
 #include "core/stream.h"
 
 #include <inttypes.h>
@@ -32,7 +33,9 @@ static int write_ticket(struct kvx_stream *stream)
 	};
 
 	strcpy(ticket.name, engine->name);
-	return kvx_ticket_encode(&ticket, &offer->ticket, &offer->ticket_bytes);
+	int error = kvx_ticket_encode(&ticket, &offer->ticket, &offer->ticket_bytes);
+	return error ? error
+		     : kvx_ticket_seal(engine->keyring, &offer->ticket, &offer->ticket_bytes);
 }
 
 static int make_offer(struct kvx_stream *stream, const uint32_t *blocks, uint32_t count,
@@ -242,10 +245,13 @@ static int check_grant(const struct kvx_offer *offer, const struct kvx_ticket *t
 /* The ticket is whole: the offer becomes a stream into that grant. */
 static int become_stream(struct kvx_offer *offer)
 {
+	struct kvx_keyring *keyring = offer->stream->transfer.engine->keyring;
+	size_t bytes = offer->grant_ticket_bytes;
 	struct kvx_ticket ticket;
 
-	int error = kvx_ticket_decode(&ticket, KVX_TICKET_GRANT, offer->grant_ticket,
-				      offer->grant_ticket_bytes);
+	int error = kvx_ticket_unseal(keyring, offer->grant_ticket, &bytes);
+	if (!error)
+		error = kvx_ticket_decode(&ticket, KVX_TICKET_GRANT, offer->grant_ticket, bytes);
 	if (error)
 		return error;
 	error = check_grant(offer, &ticket);

@@ -4,6 +4,7 @@
 #include "core/grant.h"
 #include "core/offer.h"
 #include "core/peer.h"
+#include "core/seal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +54,9 @@ int kvx_grant_pull(struct kvx_grant *grant, const void *ticket, size_t ticket_by
 		return kvx_fail(KVX_E_MEMORY, "pull: out of memory");
 	kvx_list_init(&pull->entry);
 	kvx_list_init(&pull->peer_entry);
-	int error = kvx_ticket_decode(&pull->offer, KVX_TICKET_OFFER, ticket, ticket_bytes);
+	int error = kvx_ticket_unseal(grant->transfer.engine->keyring, ticket, &ticket_bytes);
+	if (!error)
+		error = kvx_ticket_decode(&pull->offer, KVX_TICKET_OFFER, ticket, ticket_bytes);
 	if (!error)
 		error = check(grant, &pull->offer);
 	if (error) {

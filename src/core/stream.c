@@ -7,6 +7,7 @@
 #include "core/offer.h"
 #include "core/peer.h"
 #include "core/region.h"
+#include "core/seal.h"
 #include "plan/cost.h"
 
 #include <stdio.h>
@@ -193,7 +194,9 @@ int kvx_stream_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t coun
 
 	if (!pool || !blocks || !ticket || !stream)
 		return kvx_fail(KVX_E_INVALID, "stream: NULL argument");
-	int error = kvx_ticket_decode(&decoded, KVX_TICKET_GRANT, ticket, ticket_bytes);
+	int error = kvx_ticket_unseal(pool->engine->keyring, ticket, &ticket_bytes);
+	if (!error)
+		error = kvx_ticket_decode(&decoded, KVX_TICKET_GRANT, ticket, ticket_bytes);
 	if (error)
 		return error;
 	options = options ? options : &none;

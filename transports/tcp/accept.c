@@ -82,7 +82,11 @@ static struct kvx_tcp_link *find(const struct kvx_list *links, uint64_t token)
 static int answer(struct kvx_tcp_connection *connection, const struct kvx_tcp_link *link)
 {
 	struct kvx_tcp_preamble preamble = {
-		.role = KVX_TCP_ANSWER, .count = (uint16_t)link->base.rails, .token = link->token};
+		.role = KVX_TCP_ANSWER,
+		.encrypt = link->encrypted,
+		.count = (uint16_t)link->base.rails,
+		.token = link->token,
+	};
 
 	return kvx_tcp_connection_greet(connection, &preamble);
 }
@@ -94,7 +98,7 @@ static void rejoin(struct kvx_tcp_link *link, struct kvx_tcp_connection *from, u
 
 	if (rail->state == KVX_TCP_RAIL_UP)
 		kvx_tcp_rail_lost(rail, 0);
-	kvx_tcp_connection_adopt(&rail->connection, kvx_tcp_connection_release(from));
+	kvx_tcp_connection_move(&rail->connection, from);
 	if (answer(&rail->connection, link) == 0)
 		kvx_tcp_rail_start(rail);
 	else
@@ -124,6 +128,7 @@ static struct kvx_tcp_link *half_new(const struct greeting *greeting,
 	if (!link)
 		return NULL;
 	link->token = preamble->token;
+	link->encrypted = transport->context->options->tcp_encryption;
 	link->deadline_ns = greeting->deadline_ns;
 	link->address = greeting->address;
 	kvx_tcp_address_format(&link->address, link->name, sizeof(link->name));
@@ -148,7 +153,8 @@ static void join_half(struct greeting *greeting, const struct kvx_tcp_preamble *
 						: &link->rails[preamble->index].connection;
 	if (to->pollable.fd >= 0)
 		return;
-	kvx_tcp_connection_adopt(to, kvx_tcp_connection_release(&greeting->connection));
+	kvx_tcp_connection_move(to, &greeting->connection);
+	link->encrypted = link->encrypted || preamble->encrypt;
 	transport->half_made++;
 	if (++link->joined == link->base.rails + 1)
 		complete(link);
@@ -208,6 +214,26 @@ static void greeting_ready(struct kvx_pollable *pollable, uint32_t events)
 	greeting_free(greeting);
 }
 
+/* Before it has proved to know the secret nothing that it says is looked at. */
+static void shaking_ready(struct kvx_pollable *pollable, uint32_t events)
+{
+	struct greeting *greeting =
+		kvx_container_of(pollable, struct greeting, connection.pollable);
+	struct kvx_tcp_connection *connection = &greeting->connection;
+	char name[KVX_ADDRESS_MAX + 1];
+	int done = kvx_tcp_connection_shake_hands(connection);
+
+	(void)events;
+	if (done > 0)
+		kvx_tcp_connection_watch(connection, EPOLLIN, greeting_ready);
+	if (done >= 0)
+		return;
+	kvx_tcp_address_format(&greeting->address, name, sizeof(name));
+	kvx_log_write(connection->transport->context->log, KVX_LOG_WARNING,
+		      "tcp %s: connection refused: %s", name, kvx_tls_reason(connection->tls));
+	greeting_free(greeting);
+}
+
 static void greeting_new(struct kvx_transport *transport, int fd,
 			 const struct kvx_tcp_address *address)
 {
@@ -228,7 +254,9 @@ static void greeting_new(struct kvx_transport *transport, int fd,
 	if (++transport->half_made > HALF_MADE_MAX)
 		drop_oldest(transport, KVX_NEVER_NS);
 	kvx_tcp_timer_set(transport, greeting->deadline_ns);
-	if (!kvx_tcp_connection_watch(&greeting->connection, EPOLLIN, greeting_ready))
+	if (!kvx_tcp_connection_secure(&greeting->connection, true) ||
+	    !kvx_tcp_connection_watch(&greeting->connection, EPOLLIN,
+				      greeting->connection.tls ? shaking_ready : greeting_ready))
 		greeting_free(greeting);
 }
 

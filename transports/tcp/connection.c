@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 void kvx_tcp_socket_prepare(const struct kvx_transport *transport, int fd)
@@ -57,7 +58,8 @@ void kvx_tcp_connection_want(struct kvx_tcp_connection *connection, uint32_t eve
 	connection->events = events;
 }
 
-int kvx_tcp_connection_release(struct kvx_tcp_connection *connection)
+/* Takes the socket out. */
+static int release(struct kvx_tcp_connection *connection)
 {
 	int fd = connection->pollable.fd;
 
@@ -68,12 +70,77 @@ int kvx_tcp_connection_release(struct kvx_tcp_connection *connection)
 	return fd;
 }
 
+void kvx_tcp_connection_move(struct kvx_tcp_connection *to, struct kvx_tcp_connection *from)
+{
+	kvx_tcp_connection_adopt(to, release(from));
+	to->tls = from->tls;
+	from->tls = NULL;
+}
+
 void kvx_tcp_connection_close(struct kvx_tcp_connection *connection)
 {
-	int fd = kvx_tcp_connection_release(connection);
+	int fd = release(connection);
 
+	kvx_tcp_connection_unveil(connection);
 	if (fd >= 0)
 		close(fd);
+}
+
+bool kvx_tcp_connection_secure(struct kvx_tcp_connection *connection, bool server)
+{
+	struct kvx_keyring *keyring = connection->transport->context->keyring;
+
+	if (keyring)
+		connection->tls = kvx_tls_new(keyring, connection->pollable.fd, server);
+	return !keyring || connection->tls;
+}
+
+int kvx_tcp_connection_shake_hands(struct kvx_tcp_connection *connection)
+{
+	int done = connection->tls ? kvx_tls_shake_hands(connection->tls) : 1;
+
+	if (!done)
+		kvx_tcp_connection_want(connection,
+					kvx_tls_wants_room(connection->tls) ? EPOLLOUT : EPOLLIN);
+	return done;
+}
+
+void kvx_tcp_connection_unveil(struct kvx_tcp_connection *connection)
+{
+	kvx_tls_free(connection->tls);
+	connection->tls = NULL;
+}
+
+ssize_t kvx_tcp_connection_send(void *context, const void *bytes, size_t size)
+{
+	struct kvx_tcp_connection *connection = context;
+
+	return connection->tls
+		       ? kvx_tls_send(connection->tls, bytes, size)
+		       : send(connection->pollable.fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+ssize_t kvx_tcp_connection_receive(struct kvx_tcp_connection *connection, void *bytes, size_t size)
+{
+	return connection->tls ? kvx_tls_receive(connection->tls, bytes, size)
+			       : recv(connection->pollable.fd, bytes, size, MSG_DONTWAIT);
+}
+
+ssize_t kvx_tcp_connection_send_parts(struct kvx_tcp_connection *connection, struct iovec *parts,
+				      size_t count)
+{
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+
+	return connection->tls
+		       ? kvx_tls_send_parts(connection->tls, parts, count)
+		       : sendmsg(connection->pollable.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+ssize_t kvx_tcp_connection_receive_parts(struct kvx_tcp_connection *connection, struct iovec *parts,
+					 int count)
+{
+	return connection->tls ? kvx_tls_receive_parts(connection->tls, parts, (size_t)count)
+			       : readv(connection->pollable.fd, parts, count);
 }
 
 int kvx_tcp_connection_greet(struct kvx_tcp_connection *connection,
@@ -83,18 +150,19 @@ int kvx_tcp_connection_greet(struct kvx_tcp_connection *connection,
 
 	kvx_tcp_preamble_encode(preamble, bytes);
 	/* An empty socket buffer has room for so little. */
-	ssize_t sent =
-		send(connection->pollable.fd, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t sent = kvx_tcp_connection_send(connection, bytes, sizeof(bytes));
 	if (sent < 0)
 		return -errno;
-	return sent == (ssize_t)sizeof(bytes) ? 0 : -ENOBUFS;
+	return sent == (ssize_t)sizeof(bytes) && kvx_tcp_connection_is_flushed(connection)
+		       ? 0
+		       : -ENOBUFS;
 }
 
 int kvx_tcp_connection_read_preamble(struct kvx_tcp_connection *connection)
 {
-	ssize_t got =
-		recv(connection->pollable.fd, connection->preamble + connection->preamble_bytes,
-		     KVX_TCP_PREAMBLE_BYTES - connection->preamble_bytes, MSG_DONTWAIT);
+	ssize_t got = kvx_tcp_connection_receive(
+		connection, connection->preamble + connection->preamble_bytes,
+		KVX_TCP_PREAMBLE_BYTES - connection->preamble_bytes);
 
 	if (got < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;

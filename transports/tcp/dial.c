@@ -49,11 +49,12 @@ static bool all_asked(const struct kvx_tcp_link *link)
 	return true;
 }
 
-static void accepted(struct kvx_tcp_connection *connection)
+static void accepted(struct kvx_tcp_connection *connection, bool encrypt)
 {
 	struct kvx_tcp_link *link = connection->link;
 	const struct kvx_transport_context *context = link->base.transport->context;
 
+	link->encrypted = link->encrypted || encrypt;
 	if (link->state == KVX_TCP_LINK_UP)
 		kvx_tcp_rail_start(connection->rail);
 	else if (connection->rail || !all_asked(link))
@@ -78,7 +79,7 @@ static void answer_ready(struct kvx_pollable *pollable, uint32_t events)
 	if (error || answer.role != KVX_TCP_ANSWER || answer.token != connection->link->token)
 		refuse_answer(connection->link, error, answer.version);
 	else
-		accepted(connection);
+		accepted(connection, answer.encrypt);
 }
 
 /* Says who connects. Returns 0 or a negative errno. */
@@ -88,26 +89,19 @@ static int greet(struct kvx_tcp_connection *connection)
 	const struct kvx_tcp_rail *rail = connection->rail;
 	struct kvx_tcp_preamble preamble = {
 		.role = rail ? KVX_TCP_DATA : KVX_TCP_CONTROL,
+		.encrypt = link->encrypted,
 		.index = rail ? (uint16_t)(rail - link->rails) : 0,
 		.count = (uint16_t)link->base.rails,
 		.token = link->token,
 	};
-	int error = 0;
-	socklen_t size = sizeof(error);
 
-	if (getsockopt(connection->pollable.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-		return -errno;
-	return error ? -error : kvx_tcp_connection_greet(connection, &preamble);
+	return kvx_tcp_connection_greet(connection, &preamble);
 }
 
-/* The socket is connected, or will never be. */
-static void dialled_ready(struct kvx_pollable *pollable, uint32_t events)
+static void ask(struct kvx_tcp_connection *connection)
 {
-	struct kvx_tcp_connection *connection =
-		kvx_container_of(pollable, struct kvx_tcp_connection, pollable);
 	int error = greet(connection);
 
-	(void)events;
 	if (error) {
 		dial_failed(connection, -error);
 		return;
@@ -115,6 +109,42 @@ static void dialled_ready(struct kvx_pollable *pollable, uint32_t events)
 	if (connection->rail)
 		connection->rail->state = KVX_TCP_RAIL_ASKING;
 	kvx_tcp_connection_watch(connection, EPOLLIN, answer_ready);
+}
+
+static void shaking_ready(struct kvx_pollable *pollable, uint32_t events)
+{
+	struct kvx_tcp_connection *connection =
+		kvx_container_of(pollable, struct kvx_tcp_connection, pollable);
+	struct kvx_tcp_link *link = connection->link;
+	int done = kvx_tcp_connection_shake_hands(connection);
+
+	(void)events;
+	if (done > 0)
+		ask(connection);
+	else if (done < 0 && link->state == KVX_TCP_LINK_UP)
+		dial_failed(connection, EPROTO);
+	else if (done < 0)
+		kvx_tcp_link_fail(link, KVX_E_DENIED, "%s", kvx_tls_reason(connection->tls));
+}
+
+/* The socket is connected, or will never be. */
+static void dialled_ready(struct kvx_pollable *pollable, uint32_t events)
+{
+	struct kvx_tcp_connection *connection =
+		kvx_container_of(pollable, struct kvx_tcp_connection, pollable);
+	int error = 0;
+	socklen_t size = sizeof(error);
+
+	if (getsockopt(connection->pollable.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+		error = errno;
+	if (!error && !kvx_tcp_connection_secure(connection, false))
+		error = ENOMEM;
+	if (error) {
+		dial_failed(connection, error);
+		return;
+	}
+	connection->pollable.ready = shaking_ready;
+	shaking_ready(pollable, events);
 }
 
 /* Returns 0 or a negative errno; the connection is closed by the caller's cleanup. */
@@ -167,6 +197,7 @@ int kvx_tcp_connect(struct kvx_transport *transport, const char *address, struct
 	if (!link)
 		return kvx_fail(KVX_E_MEMORY, "tcp %s: no memory for a link", address);
 	link->address = parsed;
+	link->encrypted = transport->context->options->tcp_encryption;
 	kvx_tcp_address_format(&parsed, link->name, sizeof(link->name));
 	link->deadline_ns = kvx_now_ns() + timeout_ns(transport);
 	if (getrandom(&link->token, sizeof(link->token), GRND_NONBLOCK) !=

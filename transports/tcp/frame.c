@@ -20,7 +20,7 @@ void kvx_tcp_preamble_encode(const struct kvx_tcp_preamble *preamble, uint8_t *b
 	kvx_put_u64(&writer, PREAMBLE_MAGIC);
 	kvx_put_u16(&writer, KVX_TCP_VERSION);
 	kvx_put_u8(&writer, preamble->role);
-	kvx_put_u8(&writer, 0);
+	kvx_put_u8(&writer, preamble->encrypt);
 	kvx_put_u16(&writer, preamble->index);
 	kvx_put_u16(&writer, preamble->count);
 	kvx_put_u64(&writer, preamble->token);
@@ -47,11 +47,12 @@ int kvx_tcp_preamble_decode(const uint8_t *bytes, struct kvx_tcp_preamble *pream
 	if (preamble->version != KVX_TCP_VERSION)
 		return KVX_E_VERSION;
 	preamble->role = kvx_get_u8(&reader);
-	kvx_get_u8(&reader);
+	uint8_t flags = kvx_get_u8(&reader);
+	preamble->encrypt = flags & 1;
 	preamble->index = kvx_get_u16(&reader);
 	preamble->count = kvx_get_u16(&reader);
 	preamble->token = kvx_get_u64(&reader);
-	return in_range(preamble) ? 0 : KVX_E_PROTOCOL;
+	return in_range(preamble) && flags <= 1 ? 0 : KVX_E_PROTOCOL;
 }
 
 void kvx_tcp_header_encode(const struct kvx_batch *batch, uint8_t *bytes)

@@ -24,6 +24,7 @@ enum kvx_tcp_role { KVX_TCP_CONTROL = 1, KVX_TCP_DATA = 2, KVX_TCP_ANSWER = 3 };
 struct kvx_tcp_preamble {
 	uint16_t version;
 	uint8_t role;
+	bool encrypt;   /* the side that says so wants data connections encrypted */
 	uint16_t index; /* of the data connection; 0 for control */
 	uint16_t count; /* data connections of the link; 0: it carries only messages */
 	uint64_t token; /* names the link; random, of the connecting side */

@@ -99,14 +99,17 @@ static void fail_by_errno(struct kvx_tcp_link *link, int code, const char *what,
 
 static void flush(struct kvx_tcp_link *link)
 {
-	int error = kvx_outbox_flush(&link->outbox, link->control.pollable.fd);
+	struct kvx_tcp_connection *control = &link->control;
+	int error = kvx_outbox_flush(&link->outbox, kvx_tcp_connection_send, control);
 
+	if (!error && control->tls && !kvx_tls_flush(control->tls))
+		error = -EPROTO;
 	if (error) {
 		fail_by_errno(link, KVX_E_PEER_LOST, "", -error);
 		return;
 	}
-	kvx_tcp_connection_want(&link->control,
-				kvx_outbox_bytes(&link->outbox) ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	bool more = kvx_outbox_bytes(&link->outbox) || !kvx_tcp_connection_is_flushed(control);
+	kvx_tcp_connection_want(control, more ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 void kvx_tcp_message(struct kvx_link *base, const void *bytes, uint32_t length)
@@ -159,13 +162,13 @@ static void deliver(struct kvx_tcp_link *link)
 static bool receive(struct kvx_tcp_link *link)
 {
 	size_t room = sizeof(link->inbox) - link->inbox_bytes;
-	ssize_t got = recv(link->control.pollable.fd, link->inbox + link->inbox_bytes, room,
-			   MSG_DONTWAIT);
+	ssize_t got =
+		kvx_tcp_connection_receive(&link->control, link->inbox + link->inbox_bytes, room);
 
 	if (got > 0) {
 		link->inbox_bytes += (uint32_t)got;
 		deliver(link);
-		return (size_t)got == room && link->state == KVX_TCP_LINK_UP;
+		return link->state == KVX_TCP_LINK_UP && ((size_t)got == room || link->control.tls);
 	}
 	if (got == 0)
 		fail_by_errno(link, KVX_E_PEER_LOST, "", 0);
@@ -183,7 +186,9 @@ static void control_ready(struct kvx_pollable *pollable, uint32_t events)
 		flush(link);
 	if (!(events & ~(uint32_t)EPOLLOUT))
 		return;
-	for (int i = 0; i < CALLBACK_READS && link->state == KVX_TCP_LINK_UP; i++)
+	for (int i = 0; link->state == KVX_TCP_LINK_UP &&
+			(i < CALLBACK_READS || kvx_tcp_connection_pending(&link->control));
+	     i++)
 		if (!receive(link))
 			return;
 }
@@ -194,6 +199,8 @@ static bool watch_rail(struct kvx_tcp_rail *rail)
 {
 	rail->state = KVX_TCP_RAIL_UP;
 	rail->backoff_ns = 0;
+	if (!rail->connection.link->encrypted)
+		kvx_tcp_connection_unveil(&rail->connection);
 	return kvx_tcp_connection_watch(&rail->connection, EPOLLIN,
 					rail->connection.link->connector ? kvx_tcp_sender_ready
 									 : kvx_tcp_receiver_ready);
@@ -293,9 +300,9 @@ static void say_farewell(struct kvx_tcp_link *link)
 {
 	char unread[KVX_TCP_INBOX_BYTES];
 
-	kvx_outbox_flush(&link->outbox, link->control.pollable.fd);
+	kvx_outbox_flush(&link->outbox, kvx_tcp_connection_send, &link->control);
 	for (int i = 0; i < CALLBACK_READS; i++)
-		if (recv(link->control.pollable.fd, unread, sizeof(unread), MSG_DONTWAIT) <= 0)
+		if (kvx_tcp_connection_receive(&link->control, unread, sizeof(unread)) <= 0)
 			return;
 }
 
@@ -315,6 +322,7 @@ void kvx_tcp_explain(const struct kvx_link *base, char *text, size_t size)
 	if (!base->rails) /* it carries messages for another transport */
 		snprintf(text, size, "%s", link->name);
 	else
-		snprintf(text, size, "%u connection%s to %s", base->rails,
-			 base->rails == 1 ? "" : "s", link->name);
+		snprintf(text, size, "%u %sconnection%s to %s", base->rails,
+			 link->encrypted ? "encrypted " : "", base->rails == 1 ? "" : "s",
+			 link->name);
 }

@@ -105,13 +105,28 @@ static void bytes_came(struct kvx_tcp_rail *rail, const struct aim *aim, size_t 
 				  "data connection: not the header of a frame");
 }
 
-/* One read. Returns its bytes if there may be more to read, else 0. */
-static size_t receive(struct kvx_tcp_rail *rail)
+/* No more than `most` bytes. */
+static void cut(struct aim *aim, size_t most)
+{
+	if (aim->bytes <= most)
+		return;
+	aim->bytes = most;
+	for (aim->count = 0; most; aim->count++) {
+		struct iovec *part = &aim->parts[aim->count];
+		if (part->iov_len > most)
+			part->iov_len = most;
+		most -= part->iov_len;
+	}
+}
+
+/* One read of at most that many bytes. Returns how many if there may be more to read, else 0. */
+static size_t receive(struct kvx_tcp_rail *rail, size_t most)
 {
 	struct aim aim;
 
 	aim_read(rail, &aim);
-	ssize_t got = readv(rail->connection.pollable.fd, aim.parts, aim.count);
+	cut(&aim, most);
+	ssize_t got = kvx_tcp_connection_receive_parts(&rail->connection, aim.parts, aim.count);
 	if (got > 0) {
 		bytes_came(rail, &aim, (size_t)got);
 		return (size_t)got == aim.bytes ? aim.bytes : 0;
@@ -129,8 +144,11 @@ void kvx_tcp_receiver_ready(struct kvx_pollable *pollable, uint32_t events)
 		kvx_container_of(pollable, struct kvx_tcp_rail, connection.pollable);
 
 	(void)events;
-	for (size_t done = 0; done < CALLBACK_BYTES;) {
-		size_t bytes = receive(rail);
+	for (size_t done = 0;;) {
+		/* What is decrypted already nobody would tell of; more is for the next time. */
+		size_t most = done < CALLBACK_BYTES ? CALLBACK_BYTES
+						    : kvx_tcp_connection_pending(&rail->connection);
+		size_t bytes = most ? receive(rail, most) : 0;
 		if (bytes == 0 || rail->state != KVX_TCP_RAIL_UP)
 			return;
 		done += bytes;

@@ -66,9 +66,9 @@ static void advance(struct kvx_tcp_sending *sending, size_t sent)
 static bool flush(struct kvx_tcp_rail *rail)
 {
 	struct kvx_tcp_sending *sending = &rail->sending;
-	struct msghdr message = {.msg_iov = sending->parts + sending->first,
-				 .msg_iovlen = sending->count - sending->first};
-	ssize_t sent = sendmsg(rail->connection.pollable.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t sent =
+		kvx_tcp_connection_send_parts(&rail->connection, sending->parts + sending->first,
+					      sending->count - sending->first);
 
 	if (sent > 0)
 		advance(sending, (size_t)sent);
@@ -82,9 +82,10 @@ static bool flush(struct kvx_tcp_rail *rail)
 void kvx_tcp_send(struct kvx_tcp_rail *rail)
 {
 	kvx_list_remove(&rail->unsent);
-	if (!flush(rail) || !rail->sending.count)
+	if (!flush(rail) ||
+	    (!rail->sending.count && kvx_tcp_connection_is_flushed(&rail->connection)))
 		return;
-	rail->sending.full = true;
+	rail->sending.full = rail->sending.count;
 	kvx_tcp_connection_want(&rail->connection, EPOLLIN | EPOLLOUT);
 }
 
@@ -109,7 +110,7 @@ bool kvx_tcp_post(struct kvx_link *base, uint32_t index, const struct kvx_batch 
 static void look_for_end(struct kvx_tcp_rail *rail)
 {
 	char byte;
-	ssize_t got = recv(rail->connection.pollable.fd, &byte, 1, MSG_DONTWAIT);
+	ssize_t got = kvx_tcp_connection_receive(&rail->connection, &byte, 1);
 
 	if (got > 0)
 		kvx_tcp_link_fail(rail->connection.link, KVX_E_PROTOCOL,
@@ -135,7 +136,7 @@ void kvx_tcp_sender_ready(struct kvx_pollable *pollable, uint32_t events)
 	}
 	if (!(events & EPOLLOUT))
 		return;
-	if (rail->sending.count)
+	if (rail->sending.count || !kvx_tcp_connection_is_flushed(&rail->connection))
 		kvx_tcp_send(rail);
 	else
 		kvx_tcp_connection_want(&rail->connection, EPOLLIN);

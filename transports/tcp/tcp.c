@@ -12,13 +12,22 @@
 #include <unistd.h>
 
 /* Where peers may and can reach this engine. */
-static int check_listen(const struct kvx_options *options, const struct kvx_tcp_address *listen)
+static int check_listen(const struct kvx_transport_context *context,
+			const struct kvx_tcp_address *listen)
 {
-	if (!kvx_tcp_address_is_loopback(listen) && !options->unauthenticated_network)
+	const struct kvx_options *options = context->options;
+
+	if (!kvx_tcp_address_is_loopback(listen) && !context->keyring &&
+	    !options->unauthenticated_network)
 		return kvx_fail(KVX_E_INVALID,
-				"tcp: listen %s: peers are not authenticated; listen on loopback "
-				"or set unauthenticated_network=on",
+				"tcp: listen %s: peers are not authenticated; set secret_file to "
+				"the cluster's secret, or listen on loopback, or set "
+				"unauthenticated_network=on",
 				options->listen);
+	if (options->tcp_encryption && !context->keyring)
+		return kvx_fail(KVX_E_INVALID,
+				"tcp: tcp_encryption=on needs a key: set secret_file to the "
+				"cluster's secret");
 	if (kvx_tcp_address_is_wildcard(listen) && !options->advertise[0])
 		return kvx_fail(KVX_E_INVALID,
 				"tcp: listen %s: peers cannot connect to a wildcard; set advertise "
@@ -88,7 +97,7 @@ static int start_listening(struct kvx_transport *transport)
 	int error = kvx_tcp_address_parse(context->options->listen, false, &address);
 
 	if (!error)
-		error = check_listen(context->options, &address);
+		error = check_listen(context, &address);
 	if (error)
 		return error;
 	transport->listener.ready = kvx_tcp_listener_ready;

@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/outbox.h"
 #include "frame.h"
+#include "secret/tls.h"
 
 #define KVX_TCP_SCRATCH_BYTES (64u << 10)
 #define KVX_TCP_INBOX_BYTES 4096u
@@ -48,6 +49,7 @@ struct kvx_tcp_connection {
 	struct kvx_transport *transport;
 	struct kvx_tcp_link *link; /* NULL: not known yet */
 	struct kvx_tcp_rail *rail; /* NULL: not known yet, or the control connection */
+	struct kvx_tls *tls;       /* NULL: in the clear */
 	uint32_t events;           /* that the poller looks for; 0: it does not know the socket */
 	uint8_t preamble[KVX_TCP_PREAMBLE_BYTES]; /* of the other side, as far as it came */
 	uint32_t preamble_bytes;
@@ -112,6 +114,7 @@ struct kvx_tcp_link {
 	enum kvx_tcp_link_state state;
 	bool connector; /* this side connected */
 	bool told;      /* the sink knows that it is down */
+	bool encrypted; /* data connections too, since one side wants that */
 	uint64_t token;
 	int64_t deadline_ns; /* of being made */
 	struct kvx_tcp_address address;
@@ -141,9 +144,38 @@ bool kvx_tcp_connection_watch(struct kvx_tcp_connection *connection, uint32_t ev
 /* Changes the events of a watched connection. */
 void kvx_tcp_connection_want(struct kvx_tcp_connection *connection, uint32_t events);
 
-/* Takes the socket out, for another connection to adopt. */
-int kvx_tcp_connection_release(struct kvx_tcp_connection *connection);
+/* Another connection, which has none, takes over the socket. */
+void kvx_tcp_connection_move(struct kvx_tcp_connection *to, struct kvx_tcp_connection *from);
 void kvx_tcp_connection_close(struct kvx_tcp_connection *connection);
+
+/* Where the engine has a secret the two sides prove to each other that they know it before
+ * anything else is said. server: this side accepted. False: no memory. */
+bool kvx_tcp_connection_secure(struct kvx_tcp_connection *connection, bool server);
+
+/* As kvx_tls_shake_hands(), and has the poller look for what that waits for. 1 without a secret. */
+int kvx_tcp_connection_shake_hands(struct kvx_tcp_connection *connection);
+
+/* From now on its bytes are not encrypted. */
+void kvx_tcp_connection_unveil(struct kvx_tcp_connection *connection);
+
+/* As send(2), recv(2), sendmsg(2) and readv(2) that do not wait, encrypted or not. */
+ssize_t kvx_tcp_connection_send(void *connection, const void *bytes, size_t size);
+ssize_t kvx_tcp_connection_receive(struct kvx_tcp_connection *connection, void *bytes, size_t size);
+ssize_t kvx_tcp_connection_send_parts(struct kvx_tcp_connection *connection, struct iovec *parts,
+				      size_t count);
+ssize_t kvx_tcp_connection_receive_parts(struct kvx_tcp_connection *connection, struct iovec *parts,
+					 int count);
+
+/* All that was sent has left; bytes that came and that the poller does not tell of. */
+static inline bool kvx_tcp_connection_is_flushed(const struct kvx_tcp_connection *connection)
+{
+	return !connection->tls || kvx_tls_is_flushed(connection->tls);
+}
+
+static inline size_t kvx_tcp_connection_pending(const struct kvx_tcp_connection *connection)
+{
+	return connection->tls ? kvx_tls_pending(connection->tls) : 0;
+}
 
 /* Sends a preamble on a connection that has sent nothing yet. Returns 0 or the negative errno. */
 int kvx_tcp_connection_greet(struct kvx_tcp_connection *connection,
