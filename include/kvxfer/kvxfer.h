@@ -507,8 +507,8 @@ int kvx_stream_fd(struct kvx_stream *stream);
 size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t size);
 
 /* Ends the stream: once this returns the engine and its hardware read its blocks no more and they
- * may be reused. The receiver's waits end with KVX_E_CANCELLED. Does nothing to a stream that has
- * ended. */
+ * may be reused. The receiver's waits end with KVX_E_CANCELLED; one that was not reached yet does
+ * not learn of it, and its lease ends its waits. Does nothing to a stream that has ended. */
 void kvx_stream_cancel(struct kvx_stream *stream);
 
 /* Cancels if the stream is not complete, and frees it. NULL does nothing. */
