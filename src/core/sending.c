@@ -54,7 +54,9 @@ struct kvx_stream *kvx_stream_find(struct kvx_engine *engine, const struct kvx_p
 void kvx_stream_connect(struct kvx_stream *stream)
 {
 	struct kvx_engine *engine = stream->transfer.engine;
-	int64_t lease_end_ns = engine->now_ns + stream->ticket.lease_ms * KVX_NS_PER_MS;
+	/* From its opening, however late the worker takes it up; of an offer, from the pull. */
+	int64_t from_ns = stream->offer ? engine->now_ns : stream->transfer.opened_ns;
+	int64_t lease_end_ns = from_ns + stream->ticket.lease_ms * KVX_NS_PER_MS;
 
 	kvx_timer_stop(&engine->timers, &stream->lease);
 	int error = kvx_timer_start(&engine->timers, &stream->lease, lease_end_ns);

@@ -211,7 +211,7 @@ Test(fake_faults, a_frozen_device_neither_works_nor_answers)
 
 Test(fake_faults, requests_can_be_slow)
 {
-	fake_verbs_set("delay_us", 20000);
+	fake_verbs_set("delay_us", 500000);
 	cr_assert_eq(post_write(&sender, &receiver, 1, 0, 64, receiver.mr->rkey), 0);
 	expect_silence(&sender, 10);
 	expect_completion(&sender, 1, IBV_WC_SUCCESS);
