@@ -153,12 +153,12 @@ struct kvx_grant_view {
 	uint32_t layers, layers_whole; /* the tail is not one of them */
 	uint32_t tail_bytes;
 	uint32_t lease_ms;
+	bool fenced;                   /* no byte of it lands any more */
 	uint64_t age_ms;               /* since it was opened */
 	uint64_t end_ms;               /* from its opening to its end; 0: it goes on */
 	uint64_t bytes;                /* that have arrived and were counted */
 	uint64_t sender_incarnation;   /* of the sender that came first; 0: none came */
 	char sender[KVX_NAME_MAX + 1]; /* its name, or "" */
-	bool fenced;                   /* no byte of it lands any more */
 };
 
 struct kvx_stream_view {

@@ -124,7 +124,7 @@ void kvx_held_leave(struct kvx_control *control, int fd);
 int64_t kvx_held_deadline_ns(const struct kvx_control *control);
 
 /* The body of the thread that waits for the engine's events. */
-void *kvx_events_run(void *control);
+void *kvx_events_run(void *context);
 
 /* events.c: lets followers go on that have something to get; all, if something has happened. */
 void kvx_events_push(struct kvx_control *control, bool all);

@@ -38,8 +38,8 @@ struct kvx_layout_run;
 uint32_t kvx_pool_layout_run(const struct kvx_pool *pool, uint32_t first,
 			     struct kvx_layout_run *run);
 
-/* Of a block in the tensor of that index: [layer][plane]. */
-uint32_t kvx_pool_block_bytes(const struct kvx_pool *pool, uint32_t index);
+/* Of a block in the tensor of that number: [layer][plane]. */
+uint32_t kvx_pool_block_bytes(const struct kvx_pool *pool, uint32_t tensor);
 
 /* The tail that a grant or stream is opened with. */
 int kvx_pool_check_tail(const struct kvx_pool *pool, const char *what, const struct kvx_tail *tail);

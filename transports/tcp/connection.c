@@ -111,13 +111,12 @@ void kvx_tcp_connection_unveil(struct kvx_tcp_connection *connection)
 	connection->tls = NULL;
 }
 
-ssize_t kvx_tcp_connection_send(void *context, const void *bytes, size_t size)
+ssize_t kvx_tcp_connection_send(void *connection, const void *bytes, size_t size)
 {
-	struct kvx_tcp_connection *connection = context;
+	struct kvx_tcp_connection *own = connection;
 
-	return connection->tls
-		       ? kvx_tls_send(connection->tls, bytes, size)
-		       : send(connection->pollable.fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return own->tls ? kvx_tls_send(own->tls, bytes, size)
+			: send(own->pollable.fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 ssize_t kvx_tcp_connection_receive(struct kvx_tcp_connection *connection, void *bytes, size_t size)

@@ -110,8 +110,9 @@ static void cut(struct aim *aim, size_t most)
 {
 	if (aim->bytes <= most)
 		return;
+	int parts = aim->count;
 	aim->bytes = most;
-	for (aim->count = 0; most; aim->count++) {
+	for (aim->count = 0; aim->count < parts && most; aim->count++) {
 		struct iovec *part = &aim->parts[aim->count];
 		if (part->iov_len > most)
 			part->iov_len = most;
