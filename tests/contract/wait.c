@@ -416,3 +416,26 @@ EACH_WAY_TEST(contract_3__a_sender_that_goes_with_its_last_byte_leaves_nobody_wa
 		engine_close(&pair.drive, pair.receiver);
 	}
 }
+
+/* Its engine was stopped before it took the stream up: the lease has not waited for that. */
+Test(loop_caller, contract_3__a_streams_lease_counts_from_its_opening, .timeout = 60)
+{
+	static const struct kvx_geometry small = {
+		.layers = 2, .planes = 1, .blocks = 8, .block_bytes = 1024};
+	static const struct way way = {"loop", true};
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, &way, &small, NULL);
+	request_init(&request, &pair, 1, 0, 4, TABLE_IDENTITY);
+	request_grant(&request, 300);
+	drive_remove(&pair.drive, pair.sender);
+	request_stream(&request);
+	sleep_ms(400);
+	drive_add(&pair.drive, pair.sender);
+	for (int i = 0; i < 3; i++)
+		kvx_engine_progress(pair.sender);
+	expect_fail(kvx_stream_poll(request.stream, KVX_ALL_LAYERS), KVX_E_LEASE, "lease");
+	request_close(&request);
+	pair_close(&pair);
+}
