@@ -65,27 +65,6 @@ static void answer_grant(struct kvx_request *request, unsigned status, uint64_t 
 		kvx_answer_unknown(request, "grant");
 }
 
-/* There is none of that id. request->number: this request has seen it, so it was closed meanwhile.
- */
-static void answer_gone(struct kvx_request *request)
-{
-	json_t *ended = request->number ? kvx_objects_recall(kvx_control_objects(request->control),
-							     request->id)
-					: NULL;
-
-	if (ended)
-		kvx_answer(request, 200, ended);
-	else
-		kvx_answer_unknown(request, "grant");
-}
-
-/* What the client waits for has come, or cannot come any more. */
-static bool is_over(const struct kvx_grant_view *view, const struct kvx_layer_view *layers,
-		    uint32_t count, uint32_t layer)
-{
-	return view->state != KVX_STATE_OPEN || (layer < count && layers[layer].done);
-}
-
 void kvx_serve_grant(struct kvx_request *request)
 {
 	struct kvx_layer_view layers[PROGRESS_MAX];
@@ -94,7 +73,7 @@ void kvx_serve_grant(struct kvx_request *request)
 	uint32_t layer;
 
 	if (!grant_view_of(request->engine, request->id, &view)) {
-		answer_gone(request);
+		kvx_answer_gone(request, "grant");
 		return;
 	}
 	request->number = 1;
@@ -103,10 +82,11 @@ void kvx_serve_grant(struct kvx_request *request)
 		return;
 	int count = kvx_engine_grant_layers(request->engine, request->id, layers, PROGRESS_MAX);
 	if (count < 0) {
-		answer_gone(request);
+		kvx_answer_gone(request, "grant");
 		return;
 	}
-	if (!is_over(&view, layers, (uint32_t)count, layer) && kvx_request_waits(request, wait_ms))
+	if (!kvx_wait_is_over(view.state, layers, (uint32_t)count, layer) &&
+	    kvx_request_waits(request, wait_ms))
 		return;
 	json_t *json = told(request, &view);
 	json_object_set_new(json, "progress", kvx_json_grant_progress(layers, (uint32_t)count));

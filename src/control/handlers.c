@@ -2,6 +2,8 @@
 /* What handlers share. */
 #include "control/handlers.h"
 
+#include "control/objects.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +34,23 @@ bool kvx_request_layer(struct kvx_request *request, uint32_t layers, bool tail, 
 	}
 	*index = (uint32_t)layer;
 	return true;
+}
+
+bool kvx_wait_is_over(enum kvx_transfer_state state, const struct kvx_layer_view *layers,
+		      uint32_t count, uint32_t layer)
+{
+	return state != KVX_STATE_OPEN || (layer < count && layers[layer].done);
+}
+
+void kvx_answer_gone(struct kvx_request *request, const char *what)
+{
+	struct kvx_objects *objects = kvx_control_objects(request->control);
+	json_t *ended = request->number ? kvx_objects_recall(objects, request->id) : NULL;
+
+	if (ended)
+		kvx_answer(request, 200, ended);
+	else
+		kvx_answer_unknown(request, what);
 }
 
 /* ---------------------------------------------------------------------------------- opening */

@@ -32,6 +32,14 @@ bool kvx_request_waits(struct kvx_request *request, uint64_t wait_ms);
  * False: answered. */
 bool kvx_request_layer(struct kvx_request *request, uint32_t layers, bool tail, uint32_t *index);
 
+/* What the client waits for, the end or a layer, has come or cannot come any more. */
+bool kvx_wait_is_over(enum kvx_transfer_state state, const struct kvx_layer_view *layers,
+		      uint32_t count, uint32_t layer);
+
+/* There is nothing of that id. request->number: this request has seen it, so it was closed in the
+ * meantime, and is told how it ended. */
+void kvx_answer_gone(struct kvx_request *request, const char *what);
+
 /* --- opening --- */
 
 /* What grants, streams and offers are opened with. */
