@@ -146,8 +146,23 @@ static void name_places(struct kvx_machine *machine)
 	}
 }
 
+static void forget_nonsense(uint32_t *width, double *gbps)
+{
+	if (*width > KVX_LANES_MAX)
+		*width = 0;
+	if (!(*gbps > 0 && *gbps < KVX_GBPS_MAX))
+		*gbps = 0;
+}
+
 int kvx_machine_settle(struct kvx_machine *machine)
 {
+	for (uint32_t i = 0; i < machine->box_count; i++)
+		forget_nonsense(&machine->boxes[i].width, &machine->boxes[i].link_gbps);
+	for (uint32_t i = 0; i < machine->port_count; i++) {
+		struct kvx_port *port = &machine->ports[i];
+		forget_nonsense(&port->width, &port->link_gbps);
+		forget_nonsense(&port->shown.pcie_width, &port->shown.speed_gbps);
+	}
 	if (machine->place_count)
 		qsort(machine->places, machine->place_count, sizeof(*machine->places),
 		      compare_places);

@@ -12,6 +12,8 @@
 
 #define KVX_NOTES_MAX 4u
 #define KVX_PCI_NONE UINT64_MAX
+#define KVX_LANES_MAX 255u /* of a PCIe link; PCIe 6 ends at 32 */
+#define KVX_GBPS_MAX 1e6   /* of any link */
 
 /* A box of the tree; what programs see of it, and more. */
 struct kvx_box {
@@ -68,8 +70,8 @@ void kvx_machine_finish(struct kvx_machine *machine);
  * ports like others. */
 void kvx_machine_mark_shadows(struct kvx_machine *machine);
 
-/* Once all is added: orders places and ports by PCI address, names the GPUs, and makes room for the
- * matrix. KVX_E_MEMORY. */
+/* Once all is added: orders places and ports by PCI address, names the GPUs, takes speeds and
+ * widths that no link has for not known, and makes room for the matrix. KVX_E_MEMORY. */
 int kvx_machine_settle(struct kvx_machine *machine);
 
 /* Remarks for whoever looks at the machine; more than KVX_NOTES_MAX are dropped. */

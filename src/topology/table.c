@@ -83,7 +83,7 @@ static bool parse_gbps(const char *word, double *gbps)
 	char *end;
 	double value = strtod(word, &end);
 
-	if (*word < '0' || *word > '9' || *end || !(value >= 0 && value < 1e6))
+	if (*word < '0' || *word > '9' || *end || !(value >= 0 && value < KVX_GBPS_MAX))
 		return false;
 	*gbps = value;
 	return true;
@@ -122,6 +122,7 @@ static bool set_numa(const struct kvx_machine *machine, struct values *values, c
 {
 	if (!parse_number(word, INT16_MAX, &values->numa))
 		return false;
+	values->box = 0;
 	for (uint32_t i = 0; i < machine->box_count; i++)
 		if (machine->boxes[i].shown.numa == values->numa)
 			values->box = i;
@@ -146,7 +147,7 @@ static bool set_value(const struct kvx_machine *machine, struct values *values, 
 	if (strcmp(key, "port") == 0)
 		return parse_number(word, UINT8_MAX, &port->number) && port->number;
 	if (strcmp(key, "width") == 0)
-		return parse_number(word, UINT8_MAX, &port->pcie_width);
+		return parse_number(word, KVX_LANES_MAX, &port->pcie_width);
 	if (strcmp(key, "speed") == 0)
 		return parse_gbps(word, &port->speed_gbps);
 	if (strcmp(key, "pcie") == 0)
@@ -339,14 +340,19 @@ int kvx_table_read(struct kvx_machine *machine, const struct kvx_content *conten
 
 /* ------------------------------------------------------------------------------------ writing */
 
-/* Values have no blanks and no '#'. */
+/* A blank would end the word, and a '#' the line. */
+static void add_word(struct kvx_text *text, const char *word)
+{
+	for (; *word; word++)
+		kvx_text_add(text, "%c", strchr(" #", *word) ? '_' : *word);
+}
+
 static void add_value(struct kvx_text *text, const char *key, const char *value)
 {
 	if (!*value)
 		return;
 	kvx_text_add(text, " %s=", key);
-	for (; *value; value++)
-		kvx_text_add(text, "%c", strchr(" \t#", *value) ? '_' : *value);
+	add_word(text, value);
 }
 
 static void add_numa(struct kvx_text *text, uint32_t numa)
@@ -384,10 +390,10 @@ static void write_pair(struct kvx_text *text, const struct kvx_topology_place *p
 		kvx_text_add(text, "pair %s", place->pci);
 	else
 		kvx_text_add(text, "pair numa%u", place->numa);
+	kvx_text_add(text, " ");
+	add_word(text, port->name[0] ? port->name : port->pci);
 	if (port->name[0])
-		kvx_text_add(text, " %s:%u", port->name, port->number);
-	else
-		kvx_text_add(text, " %s", port->pci);
+		kvx_text_add(text, ":%u", port->number);
 	kvx_text_add(text, " %s", kvx_nearness_name(pair->nearness));
 	if (pair->path_gbps > 0)
 		kvx_text_add(text, " %.6g", pair->path_gbps);
