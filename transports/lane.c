@@ -171,13 +171,27 @@ void kvx_lane_message(struct kvx_link *link, const void *bytes, uint32_t length)
 
 /* ------------------------------------------------------------------------------------ batches */
 
-/* Remembers whose batch stands at ring index `at`, and forgets those that the consumer released. */
-static void remember_posted(struct kvx_lane *lane, const struct kvx_flow *flow, uint32_t at)
+/* Forgets batches that the consumer has released. */
+static void forget_posted(struct kvx_lane *lane)
 {
-	while (lane->posted_head != lane->posted_tail &&
-	       (int32_t)(lane->posted[lane->posted_head % POSTED].at - lane->out.head) < 0)
-		lane->posted_head++;
-	lane->posted[lane->posted_tail++ % POSTED] = (struct kvx_lane_posted){flow, at};
+	for (; lane->posted_head != lane->posted_tail; lane->posted_head++) {
+		const struct kvx_lane_posted *posted = &lane->posted[lane->posted_head % POSTED];
+		if ((int32_t)(posted->at - lane->out.head) >= 0)
+			return;
+		if (!posted->released)
+			continue;
+		++*posted->released;
+		lane->awaited--;
+	}
+}
+
+/* Remembers whose batch stands at ring index `at`. */
+static void remember_posted(struct kvx_lane *lane, const struct kvx_batch *batch, uint32_t at)
+{
+	forget_posted(lane);
+	lane->awaited += batch->released != NULL;
+	lane->posted[lane->posted_tail++ % POSTED] =
+		(struct kvx_lane_posted){batch->flow, at, batch->released};
 }
 
 static void put_batch(struct kvx_lane *lane, const struct kvx_batch *batch)
@@ -216,7 +230,7 @@ bool kvx_lane_post(struct kvx_link *link, uint32_t rail, const struct kvx_batch 
 		lane->wanted = entries;
 		return false;
 	}
-	remember_posted(lane, batch->flow, lane->out.tail);
+	remember_posted(lane, batch, lane->out.tail);
 	put_batch(lane, batch);
 	publish(lane, entries);
 	return true;
@@ -262,6 +276,10 @@ static int begin(struct kvx_lane *lane)
 	}
 	if (lane->failure)
 		return 0;
+	if (lane->awaited) {
+		kvx_ring_look(&lane->out);
+		forget_posted(lane);
+	}
 	if (lane->queue.bytes)
 		count += kvx_lane_flush(lane);
 	if (lane->wanted && kvx_ring_room(&lane->out, lane->wanted)) {

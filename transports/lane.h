@@ -65,7 +65,8 @@ struct kvx_lane_ops {
 /* A batch in the outgoing ring. */
 struct kvx_lane_posted {
 	const struct kvx_flow *flow;
-	uint32_t at; /* index of its header */
+	uint32_t at;        /* index of its header */
+	uint32_t *released; /* of the batch, or NULL */
 };
 
 /* Messages that wait for room in the ring: 16 bits of length and the bytes of each. */
@@ -84,6 +85,7 @@ struct kvx_lane {
 	struct kvx_lane_posted
 		*posted; /* those in the ring, oldest first; NULL: this side accepted */
 	uint32_t posted_head, posted_tail;
+	uint32_t awaited; /* of them: with somebody to tell when they are released */
 	struct kvx_lane_queue queue;
 	uint32_t wanted; /* entries that post() lacked; 0: none, or progress() has found them */
 	bool by_address; /* slices name addresses of this process */

@@ -131,7 +131,8 @@ static int fill_places(struct kvx_lane *lane, struct cursor *cursor, const struc
 	return error ? error : move(lane, pieces, count);
 }
 
-/* Copies as much as the sink has places for; *moved: that many bytes. Returns 0 or an errno. */
+/* Copies as much as the sink has places for; *moved: that many bytes. Returns 0, an errno, or
+ * KVX_PLACE_LATER with nothing moved. */
 static int copy_batch(struct kvx_lane *lane, const struct batch *batch,
 		      const struct kvx_lane_slice *slices, uint32_t *moved)
 {
@@ -144,6 +145,8 @@ static int copy_batch(struct kvx_lane *lane, const struct batch *batch,
 		int count = context->sink->place(context->engine, &lane->link, &batch->unit,
 						 batch->place + *moved, batch->bytes - *moved,
 						 places, PLACES);
+		if (count == KVX_PLACE_LATER && !*moved)
+			return count;
 		if (count <= 0)
 			break;
 		error = fill_places(lane, &cursor, places, count, batch->bytes - *moved, moved);
@@ -152,18 +155,33 @@ static int copy_batch(struct kvx_lane *lane, const struct batch *batch,
 	return error;
 }
 
-/* Copies a batch that this side holds busy, and reports it unless it was withdrawn meanwhile. */
-static void finish_batch(struct kvx_lane *lane, const struct batch *batch,
+/* A batch that this side holds busy is to be looked at again, unless it is withdrawn meanwhile: who
+ * does that waits for it to be done. */
+static void put_back(const struct batch *batch)
+{
+	uint64_t expected = KVX_LANE_BUSY;
+
+	if (!atomic_compare_exchange_strong(batch->state, &expected, KVX_LANE_FRESH))
+		atomic_store_explicit(batch->state, KVX_LANE_DONE, memory_order_release);
+}
+
+/* Copies a batch that this side holds busy, and reports it unless it was withdrawn meanwhile.
+ * False: there is no room for it now. */
+static bool finish_batch(struct kvx_lane *lane, const struct batch *batch,
 			 const struct kvx_lane_slice *slices)
 {
 	uint32_t moved;
 	int error = copy_batch(lane, batch, slices, &moved);
+
+	if (error == KVX_PLACE_LATER) {
+		put_back(batch);
+		return false;
+	}
 	bool counts = atomic_exchange_explicit(batch->state, KVX_LANE_DONE, memory_order_acq_rel) ==
 		      KVX_LANE_BUSY;
-
 	release(lane, batch->count + 2);
 	if (!counts)
-		return;
+		return true;
 	if (error == ESRCH)
 		kvx_lane_fail(lane, KVX_E_PEER_LOST, "%s: the peer's process has ended",
 			      lane->link.ops->name);
@@ -175,6 +193,7 @@ static void finish_batch(struct kvx_lane *lane, const struct batch *batch,
 	else if (moved)
 		lane->context->sink->landed(lane->context->engine, &lane->link, 0, &batch->unit,
 					    batch->place, moved);
+	return true;
 }
 
 static uint32_t take_batch(struct kvx_lane *lane, uint64_t word, uint32_t filled)
@@ -192,12 +211,11 @@ static uint32_t take_batch(struct kvx_lane *lane, uint64_t word, uint32_t filled
 
 	int unresolved = lane->ops->resolve(lane, slices, batch.count);
 	if (unresolved) {
-		/* To be looked at again, unless it is withdrawn meanwhile. */
-		expected = KVX_LANE_BUSY;
-		atomic_compare_exchange_strong(batch.state, &expected, KVX_LANE_FRESH);
+		put_back(&batch);
 		return unresolved < 0 ? COST_MIN : 0;
 	}
-	finish_batch(lane, &batch, slices);
+	if (!finish_batch(lane, &batch, slices))
+		return 0;
 	return batch.bytes > COST_MIN ? batch.bytes : COST_MIN;
 }
 

@@ -44,6 +44,7 @@
 #define KVX_ADDRESS_MAX 255u /* characters of one transport's address */
 #define KVX_RAILS_MAX 64u    /* rails of one link */
 #define KVX_HINT_MAX 64u     /* bytes of a hint */
+#define KVX_PLACE_LATER (-1) /* an answer of place() */
 
 /* One stream's batches on a link, as the transport sees them: one flow for each grant. Embedded in
  * the stream. */
@@ -82,6 +83,11 @@ struct kvx_batch {
 	struct kvx_flow *flow;
 	bool last; /* ends its unit */
 	bool read; /* one-sided: from the remote memory into the slices */
+
+	/* NULL, or, not one-sided: counts this rail's batches whose memory the transport does not
+	 * read any more, in the order of their posting, also when they were withdrawn. Those of a
+	 * rail that goes down are not counted: nothing reads them then. */
+	uint32_t *released;
 };
 
 struct kvx_transport; /* each transport's own, one per engine */
@@ -130,8 +136,10 @@ struct kvx_sink {
 	 * Where do `bytes` bytes at `place` of this unit's layer image go? Fills at most iov_max
 	 * entries and returns their number; they cover the first bytes, maybe not all: ask again
 	 * for the rest. 0: nowhere (dead generation, counted already, not the plan's): the
-	 * transport drops them. Valid until the worker returns to the engine, so never keep an
-	 * answer over progress() calls: that is what makes a revoke effective at once.
+	 * transport drops them. KVX_PLACE_LATER, only where nothing of the batch has a place yet:
+	 * buffers are full; ask again at the next progress(). Valid until the worker returns to the
+	 * engine, so never keep an answer over progress() calls: that is what makes a revoke
+	 * effective at once.
 	 */
 	int (*place)(void *engine, struct kvx_link *link, const struct kvx_unit *unit,
 		     uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);

@@ -420,6 +420,20 @@ int kvx_grant_wait(struct kvx_grant *grant, uint32_t layer, uint32_t timeout_ms)
  * system call. */
 int kvx_grant_poll(struct kvx_grant *grant, uint32_t layer);
 
+/* What a mirrored word says of its layer. */
+#define KVX_WORD_PENDING 0u
+#define KVX_WORD_WHOLE 1u
+#define KVX_WORD_FAILED 2u /* the grant has ended without it */
+
+/* For who cannot call kvx_grant_poll(), such as a GPU (kvxfer/cuda.h): sets `words` to
+ * KVX_WORD_PENDING, and from then on the engine's thread stores what becomes of layer i into
+ * words[i], and of the tail into the word after the last layer's: KVX_WORD_WHOLE after the layer's
+ * bytes are visible, or KVX_WORD_FAILED into all that are pending when the grant ends for any other
+ * reason. What happened before is stored soon. words: naturally aligned, of the caller, valid until
+ * the grant is closed. count: how many there are, at least the pool's layers, and one more with a
+ * tail. Once for a grant; any thread. Fails with KVX_E_INVALID. */
+int kvx_grant_mirror(struct kvx_grant *grant, uint32_t *words, uint32_t count);
+
 /* Units arrived of a layer (or KVX_TAIL) and the number that makes it whole (0 until all senders
  * were accepted). Fails with KVX_E_INVALID if there is no such layer. */
 int kvx_grant_count(const struct kvx_grant *grant, uint32_t layer, uint32_t *arrived,

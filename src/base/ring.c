@@ -31,6 +31,11 @@ bool kvx_ring_room(struct kvx_ring *ring, uint32_t entries)
 	return look_at_head(ring) && room_of(ring) >= entries;
 }
 
+void kvx_ring_look(struct kvx_ring *ring)
+{
+	(void)look_at_head(ring);
+}
+
 bool kvx_ring_publish(struct kvx_ring *ring, uint32_t entries)
 {
 	struct kvx_ring_shared *shared = ring->shared;

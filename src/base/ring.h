@@ -76,6 +76,9 @@ static inline uint64_t kvx_ring_word(const struct kvx_ring *ring, uint32_t index
 /* Producer: is there room for `entries` from index ring->tail on? False if the ring is broken. */
 bool kvx_ring_room(struct kvx_ring *ring, uint32_t entries);
 
+/* Producer: looks how far the consumer has released entries, to ring->head. */
+void kvx_ring_look(struct kvx_ring *ring);
+
 /* Producer: gives the consumer the next `entries`. True: it sleeps, ring its doorbell. */
 bool kvx_ring_publish(struct kvx_ring *ring, uint32_t entries);
 

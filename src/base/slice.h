@@ -19,6 +19,9 @@ struct kvx_near {
 	uint8_t weight; /* of the bytes, relative to the others; 0: only if those are down */
 };
 
+struct kvx_device;
+struct kvx_memory_kind;
+
 /* Registered memory, as far as transports care. Owned by the engine's region; outlives every batch
  * that refers to it. */
 struct kvx_memory {
@@ -26,7 +29,9 @@ struct kvx_memory {
 	uint64_t bytes;
 	int fd;         /* a memfd sealed against shrinking that others may map read-only, or -1 */
 	uint32_t index; /* unique in the engine, never reused */
-	int dmabuf;     /* a dma-buf that holds it from dmabuf_offset on, or -1 */
+	const struct kvx_memory_kind *kind;
+	struct kvx_device *device; /* that copies it for transports which cannot; NULL: the CPU */
+	int dmabuf;                /* a dma-buf that holds it from dmabuf_offset on, or -1 */
 	uint64_t dmabuf_offset;
 	void *registered[KVX_TRANSPORTS_MAX]; /* what each transport's hardware knows it by */
 	uint32_t near_count;                  /* 0: all ports are alike */

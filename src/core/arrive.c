@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The receiving half of the data path: transport -> unit -> counter -> waiter. */
 #include "base/clock.h"
+#include "base/error.h"
 #include "core/grant.h"
 #include "core/journal.h"
 #include "core/peer.h"
@@ -39,7 +40,7 @@ static struct destination find(struct kvx_engine *engine, const struct kvx_peer 
 
 static bool arrived_already(const struct destination *at)
 {
-	return at->counter->bits >> at->unit & 1;
+	return (at->counter->bits | at->counter->landed) >> at->unit & 1;
 }
 
 /* Where it begins and ends in its layer's image; the tail is an image of its own. */
@@ -70,6 +71,22 @@ static void refuse(struct kvx_engine *engine, struct kvx_peer *peer, const struc
 		kvx_count(engine, units_late, 1);
 }
 
+static struct kvx_layer_place place_of(const struct destination *at)
+{
+	return (struct kvx_layer_place){
+		.image = &at->feed->image,
+		.lays = at->feed->lays,
+		.table = at->grant->table,
+		.targets = kvx_pool_layer(at->grant->pool, at->layer),
+	};
+}
+
+static struct kvx_device *device_of(const struct destination *at)
+{
+	return at->layer == KVX_TAIL ? at->grant->tail_place.memory->device
+				     : at->grant->pool->memories[0]->device;
+}
+
 int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_unit *unit,
 		      uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max)
 {
@@ -84,16 +101,16 @@ int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_uni
 	uint64_t end = end_of(&at);
 	if (place < begin_of(&at) || place > end || bytes > end - place)
 		return 0; /* not the plan's; landed() never completes it */
+	struct kvx_device *device = device_of(&at);
+	if (device) {
+		const struct kvx_awaited asked = {link, *unit, place, bytes};
+		return kvx_land_place(device, &asked, iov, iov_max);
+	}
 	if (at.layer == KVX_TAIL) {
 		iov[0] = (struct iovec){at.grant->tail_place.base + place, bytes};
 		return 1;
 	}
-	const struct kvx_layer_place layer = {
-		.image = &at.feed->image,
-		.lays = at.feed->lays,
-		.table = at.grant->table,
-		.targets = kvx_pool_layer(at.grant->pool, at.layer),
-	};
+	const struct kvx_layer_place layer = place_of(&at);
 	return kvx_image_resolve(&layer, at.unit - at.feed->unit_first, place, bytes, iov, iov_max);
 }
 
@@ -172,6 +189,25 @@ static void credit(const struct destination *at, struct kvx_rail_figures *rail)
 		kvx_grant_fence(grant);
 }
 
+/* Bytes have come into the device's ring. The unit is counted when they are where they belong. */
+static void take_away(struct kvx_device *device, const struct destination *at,
+		      struct kvx_arriving *arriving)
+{
+	struct kvx_layer_place layer;
+
+	arriving->grant = at->grant;
+	arriving->unit_index = at->unit - at->feed->unit_first;
+	if (at->layer == KVX_TAIL) {
+		arriving->tail = at->grant->tail_place.base;
+	} else {
+		layer = place_of(at);
+		arriving->layer = &layer;
+	}
+	if (arriving->whole)
+		at->counter->landed |= UINT64_C(1) << at->unit;
+	kvx_land(device, arriving);
+}
+
 void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 			const struct kvx_unit *unit, uint64_t place, uint64_t bytes)
 {
@@ -192,8 +228,42 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 		return;
 	}
 	arrival->next += bytes;
-	if (arrival->next == end_of(&at))
+	bool whole = arrival->next == end_of(&at);
+	struct kvx_device *device = link->ops->one_sided ? NULL : device_of(&at);
+	if (device)
+		take_away(device, &at,
+			  &(struct kvx_arriving){.peer = peer,
+						 .rail = rail,
+						 .unit = *unit,
+						 .place = place,
+						 .bytes = bytes,
+						 .whole = whole});
+	else if (whole)
 		credit(&at, figures_of(peer, rail));
+}
+
+void kvx_arrival_copied(struct kvx_engine *engine, const struct kvx_pending *pending)
+{
+	struct destination at = find(engine, pending->peer, &pending->unit);
+
+	if (!at.grant)
+		return;
+	at.counter->landed &= ~(UINT64_C(1) << at.unit);
+	if (!arrived_already(&at))
+		credit(&at, figures_of(at.feed->peer, pending->rail));
+}
+
+/* What hardware wrote into a device's memory is made visible to the device: once for a layer,
+ * before its last unit is counted. False: the device cannot, and the grant has ended. */
+static bool make_visible(const struct destination *at)
+{
+	const struct kvx_device *device = device_of(at);
+
+	if (!device || (at->counter->bits | UINT64_C(1) << at->unit) != at->counter->wanted ||
+	    !device->kind->flush(device->number))
+		return true;
+	kvx_grant_end(at->grant, KVX_E_TRANSPORT, kvx_error_text());
+	return false;
 }
 
 void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm)
@@ -216,5 +286,6 @@ void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, ui
 		return;
 	}
 	kvx_count(engine, bytes_received, end_of(&at) - begin_of(&at));
-	credit(&at, figures_of(peer, rail));
+	if (make_visible(&at))
+		credit(&at, figures_of(peer, rail));
 }

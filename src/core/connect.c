@@ -88,9 +88,9 @@ void kvx_peer_try_next(struct kvx_peer *peer)
 
 	peer->trying = false;
 	while (peer->next_transport < engine->transport_count) {
-		struct kvx_engine_transport *transport =
-			&engine->transports[peer->next_transport++];
-		if (peer->one_sided && !transport->ops->one_sided)
+		uint32_t index = peer->next_transport++;
+		struct kvx_engine_transport *transport = &engine->transports[index];
+		if (!(peer->reach >> index & 1))
 			continue;
 		if (!address_of(peer->address, transport->ops->name, address, sizeof(address)))
 			continue;
@@ -107,17 +107,17 @@ void kvx_peer_try_next(struct kvx_peer *peer)
 }
 
 /* The link that it has, or will have, is one that serves. */
-static bool serves(const struct kvx_peer *peer, const char *addresses, bool one_sided)
+static bool serves(const struct kvx_peer *peer, const char *addresses, uint32_t reach)
 {
 	char address[KVX_ADDRESS_MAX + 1];
 
 	if (!peer->link)
-		return peer->one_sided == one_sided && strcmp(peer->address, addresses) == 0;
-	return (peer->link->ops->one_sided || !one_sided) &&
+		return peer->reach == reach && strcmp(peer->address, addresses) == 0;
+	return kvx_engine_reaches(peer->engine, reach, peer->link) &&
 	       address_of(addresses, peer->link->ops->name, address, sizeof(address));
 }
 
-int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, bool one_sided,
+int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, uint32_t reach,
 		 struct kvx_peer **peer)
 {
 	struct kvx_list *entry, *next;
@@ -127,8 +127,7 @@ int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, boo
 		uint64_t incarnation =
 			known->info.incarnation ? known->info.incarnation : known->expected;
 		if (known->outgoing && known->state != KVX_PEER_DOWN &&
-		    incarnation == ticket->incarnation &&
-		    serves(known, ticket->address, one_sided)) {
+		    incarnation == ticket->incarnation && serves(known, ticket->address, reach)) {
 			*peer = known;
 			return 0;
 		}
@@ -141,7 +140,7 @@ int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, boo
 			kvx_peer_free(made);
 		return kvx_fail(KVX_E_MEMORY, "peer: out of memory");
 	}
-	made->one_sided = one_sided;
+	made->reach = reach;
 	made->expected = ticket->incarnation;
 	strcpy(made->expected_name, ticket->name);
 	made->trying = true;

@@ -140,15 +140,14 @@ static int open_transports(struct kvx_engine *engine)
 	return error;
 }
 
-/* Of all transports, or of the one-sided ones. NULL: no memory. */
-static char *write_address(const struct kvx_engine *engine, bool one_sided)
+char *kvx_engine_write_address(const struct kvx_engine *engine, uint32_t reach)
 {
 	size_t room = (size_t)engine->transport_count * (KVX_ADDRESS_MAX + 32), length = 0;
 	char *address = calloc(1, room + 1);
 
 	for (uint32_t i = 0; address && i < engine->transport_count; i++) {
 		const struct kvx_engine_transport *transport = &engine->transports[i];
-		if (one_sided && !transport->ops->one_sided)
+		if (!(reach >> i & 1))
 			continue;
 		length += (size_t)snprintf(address + length, room - length, "%s%s:%s",
 					   length ? "," : "", transport->ops->name,
@@ -157,15 +156,19 @@ static char *write_address(const struct kvx_engine *engine, bool one_sided)
 	return address;
 }
 
-static int write_addresses(struct kvx_engine *engine)
+bool kvx_engine_reaches(const struct kvx_engine *engine, uint32_t reach,
+			const struct kvx_link *link)
 {
-	engine->address = write_address(engine, false);
-	engine->one_sided_address = write_address(engine, true);
-	if (engine->address && engine->one_sided_address)
-		return 0;
-	free(engine->address);
-	free(engine->one_sided_address);
-	return kvx_fail(KVX_E_MEMORY, "engine: out of memory");
+	for (uint32_t i = 0; i < engine->transport_count; i++)
+		if (engine->transports[i].ops == link->ops)
+			return reach >> i & 1;
+	return false;
+}
+
+static int write_address(struct kvx_engine *engine)
+{
+	engine->address = kvx_engine_write_address(engine, KVX_REACH_ALL);
+	return engine->address ? 0 : kvx_fail(KVX_E_MEMORY, "engine: out of memory");
 }
 
 static void init_lists(struct kvx_engine *engine)
@@ -182,6 +185,7 @@ static void init_lists(struct kvx_engine *engine)
 	kvx_list_init(&engine->offers);
 	kvx_list_init(&engine->new_offers);
 	pthread_mutex_init(&engine->staging.mutex, NULL);
+	pthread_mutex_init(&engine->devices.mutex, NULL);
 	kvx_list_init(&engine->reporting);
 	for (uint32_t slot = 0; slot < KVX_GRANTS_MAX; slot++)
 		engine->free_slots[slot] = (uint16_t)slot;
@@ -342,7 +346,7 @@ static int open_engine(struct kvx_engine *engine)
 	error = open_topology(engine);
 	if (error)
 		goto fail_topology;
-	error = write_addresses(engine);
+	error = write_address(engine);
 	if (error)
 		goto fail_address;
 	engine->opened_ns = engine->now_ns = engine->tick_ns = kvx_now_ns();
@@ -354,7 +358,6 @@ static int open_engine(struct kvx_engine *engine)
 
 fail_start:
 	free(engine->address);
-	free(engine->one_sided_address);
 fail_address:
 	kvx_topology_close(engine->topology);
 fail_topology:
@@ -370,6 +373,7 @@ fail_poller:
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->lists);
 	pthread_mutex_destroy(&engine->staging.mutex);
+	pthread_mutex_destroy(&engine->devices.mutex);
 	return error;
 }
 
@@ -404,7 +408,7 @@ int kvx_engine_open(const struct kvx_options *options, struct kvx_engine **engin
 		return error;
 	}
 	kvx_log_write(&made->options.log, KVX_LOG_INFO, "engine %s (%016llx): open at %s",
-		      made->name, (unsigned long long)made->incarnation, made->address);
+		      made->name, (unsigned long long)made->incarnation, kvx_engine_address(made));
 	error = kvx_control_open(made, &made->control);
 	if (error) {
 		kvx_engine_close(made);
@@ -442,7 +446,7 @@ static bool hardware_may_write(const struct kvx_engine *engine)
 	struct kvx_list *entry, *next;
 
 	kvx_list_for_each (entry, next, &engine->streams)
-		if (kvx_container_of(entry, struct kvx_stream, entry)->flow.in_flight)
+		if (kvx_stream_is_read(kvx_container_of(entry, struct kvx_stream, entry)))
 			return true;
 	kvx_list_for_each (entry, next, &engine->grants)
 		if (!kvx_grant_is_fenced(kvx_container_of(entry, struct kvx_grant, entry)))
@@ -450,7 +454,8 @@ static bool hardware_may_write(const struct kvx_engine *engine)
 	return false;
 }
 
-/* Links are disconnected, but one-sided transports take a moment to end what hardware does. */
+/* Links are disconnected, but one-sided transports and devices take a moment to end what hardware
+ * does. */
 static void await_hardware(struct kvx_engine *engine)
 {
 	while (hardware_may_write(engine)) {
@@ -458,6 +463,7 @@ static void await_hardware(struct kvx_engine *engine)
 		for (uint32_t i = 0; i < engine->transport_count; i++)
 			engine->transports[i].ops->progress(engine->transports[i].instance,
 							    engine->now_ns);
+		kvx_devices_progress(engine);
 		kvx_poller_run(&engine->poller, KVX_NS_PER_MS);
 		kvx_peers_finish(engine); /* who connected in the meantime */
 	}
@@ -499,6 +505,7 @@ void kvx_engine_close(struct kvx_engine *engine)
 	end_grants(engine);
 	kvx_peers_finish(engine);
 	await_hardware(engine);
+	kvx_devices_finish(engine);
 	free_transfers(engine);
 	free_memory(engine);
 	close_transports(engine);
@@ -511,12 +518,12 @@ void kvx_engine_close(struct kvx_engine *engine)
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->lists);
 	pthread_mutex_destroy(&engine->staging.mutex);
+	pthread_mutex_destroy(&engine->devices.mutex);
 	kvx_journal_free(engine->journal);
 	free_left_out(engine);
 	free(engine->staging.next);
 	free(engine->stream_table);
 	free(engine->address);
-	free(engine->one_sided_address);
 	free(engine);
 }
 

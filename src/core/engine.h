@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "base/submission.h"
 #include "base/timer.h"
+#include "core/device.h"
 #include "core/drain.h"
 #include "core/figures.h"
 #include "core/staging.h"
@@ -27,6 +28,8 @@ struct kvx_control;
 struct kvx_journal;
 struct kvx_keyring;
 
+#define KVX_REACH_ALL UINT32_MAX
+
 struct kvx_engine_transport {
 	const struct kvx_transport_ops *ops;
 	struct kvx_transport *instance;
@@ -39,7 +42,6 @@ struct kvx_engine {
 	char name[KVX_NAME_MAX + 1];
 	uint64_t incarnation;
 	char *address;
-	char *one_sided_address; /* the part of it for memory that no CPU touches */
 	struct kvx_engine_transport transports[KVX_TRANSPORTS_MAX];
 	uint32_t transport_count;
 	struct kvx_topology *topology;      /* NULL: not needed, off or not to be had */
@@ -77,6 +79,7 @@ struct kvx_engine {
 				  alone changes it */
 	uint64_t last_id;
 	uint32_t region_count; /* ever made */
+	struct kvx_devices devices;
 
 	struct kvx_drain drain;
 	_Atomic(struct kvx_journal *) journal; /* NULL: nobody has asked for events */
@@ -91,6 +94,7 @@ struct kvx_engine {
 	uint32_t lost_count;         /* peers that were lost */
 	uint64_t lost[KVX_LOST_MAX]; /* hashes of names of peers lost last */
 	struct kvx_list watched;     /* streams whose ready word is looked at */
+	bool lifts_wait;             /* a rail has bytes to lift, and no buffer for them */
 	struct kvx_staging staging;
 	struct kvx_list offers;    /* that nobody has pulled yet */
 	struct kvx_list holding;   /* streams with delivered layers that are not told of yet */
@@ -106,6 +110,15 @@ struct kvx_engine {
 	int64_t tick_ns; /* when heartbeats were looked at last */
 	struct kvx_stats stats; /* written by the worker alone, with kvx_count() */
 };
+
+/* Which transports move some memory, as bits: transport i of the engine is bit i. */
+
+/* Where peers find the engine over these transports; the caller frees it. NULL: no memory. */
+char *kvx_engine_write_address(const struct kvx_engine *engine, uint32_t reach);
+
+/* Is the link's transport one of them? */
+bool kvx_engine_reaches(const struct kvx_engine *engine, uint32_t reach,
+			const struct kvx_link *link);
 
 /* Any thread: an object with a new id goes into one of the lists; it comes out again. */
 void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_list *list, struct kvx_list *entry,

@@ -57,9 +57,9 @@ static int check_open(struct kvx_grant *grant, const struct kvx_peer *peer,
 
 	if (error)
 		return error;
-	if (grant->pool->one_sided && !peer->link->ops->one_sided)
-		return kvx_fail(KVX_E_REFUSED,
-				"grant: its memory is a device's, which %s does not reach",
+	if (!kvx_engine_reaches(peer->engine, kvx_pool_reach(grant->pool, &grant->tail),
+				peer->link))
+		return kvx_fail(KVX_E_REFUSED, "grant: %s does not move its memory",
 				peer->link->ops->name);
 	if (open->key != grant->key)
 		return kvx_fail(KVX_E_REFUSED, "grant: the ticket's key is not this grant's");

@@ -62,7 +62,7 @@ static void give_hint(const struct kvx_engine *engine, const struct kvx_pool *po
 {
 	for (uint32_t i = 0; i < engine->transport_count && !ticket->hint_bytes; i++) {
 		const struct kvx_engine_transport *transport = &engine->transports[i];
-		if (transport->ops->one_sided)
+		if (transport->ops->one_sided && pool->reach >> i & 1)
 			ticket->hint_bytes = (uint8_t)transport->ops->hint(
 				transport->instance, pool->memories[0], ticket->hint);
 	}
@@ -84,14 +84,17 @@ static int write_ticket(struct kvx_grant *grant)
 		.token_end = grant->token_end,
 		.senders = grant->senders,
 		.tail_bytes = grant->tail.bytes,
-		.address = pool->one_sided ? engine->one_sided_address : engine->address,
+		.address = kvx_engine_write_address(engine, kvx_pool_reach(pool, &grant->tail)),
 		.count = grant->count,
 		.table = grant->table,
 	};
 
+	if (!ticket.address)
+		return kvx_fail(KVX_E_MEMORY, "grant: out of memory for its ticket");
 	strcpy(ticket.name, engine->name);
 	give_hint(engine, pool, &ticket);
 	int error = kvx_ticket_encode(&ticket, &grant->ticket, &grant->ticket_bytes);
+	free(ticket.address);
 	return error ? error
 		     : kvx_ticket_seal(engine->keyring, &grant->ticket, &grant->ticket_bytes);
 }
@@ -299,6 +302,30 @@ int kvx_grant_count(const struct kvx_grant *grant, uint32_t layer, uint32_t *arr
 	return 0;
 }
 
+int kvx_grant_mirror(struct kvx_grant *grant, uint32_t *words, uint32_t count)
+{
+	uint32_t parts = kvx_transfer_parts(&grant->transfer);
+	uint32_t *none = NULL;
+
+	if (!words || (uintptr_t)words % sizeof(*words))
+		return kvx_fail(KVX_E_INVALID, "grant: the words %p are NULL or not aligned",
+				(const void *)words);
+	if (count < parts)
+		return kvx_fail(KVX_E_INVALID,
+				"grant: %u words, but it has %u layers%s: one word is needed for "
+				"each",
+				count, grant->transfer.layers,
+				grant->transfer.tail ? " and a tail" : "");
+	if (atomic_load(&grant->words))
+		return kvx_fail(KVX_E_INVALID, "grant: it is mirrored already");
+	for (uint32_t i = 0; i < count; i++)
+		__atomic_store_n(&words[i], KVX_WORD_PENDING, __ATOMIC_RELAXED);
+	if (!atomic_compare_exchange_strong(&grant->words, &none, words))
+		return kvx_fail(KVX_E_INVALID, "grant: it is mirrored already");
+	kvx_engine_submit(grant->transfer.engine, &grant->submission, KVX_GRANT_MIRROR);
+	return 0;
+}
+
 int kvx_grant_revoke(struct kvx_grant *grant, uint32_t timeout_ms)
 {
 	if (timeout_ms > KVX_TIMEOUT_MAX_MS)
@@ -387,7 +414,7 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text)
 		kvx_feed_report(&grant->feeds[i]);
 	/* kvx_arrival_place() refuses an ended grant, and no byte is under way outside of it: what
 	 * lands, this thread lands. So the grant is fenced from here on, but for permits that a
-	 * one-sided transport holds. */
+	 * one-sided transport holds, and copies that a device has begun. */
 	if (!kvx_transfer_fail(&grant->transfer, code, text))
 		return;
 	kvx_count(engine, grants_failed, 1);
@@ -455,7 +482,7 @@ bool kvx_grant_is_fenced(const struct kvx_grant *grant)
 	for (uint32_t i = 0; i < grant->came; i++)
 		if (grant->feeds[i].fence != KVX_FENCE_CLOSED)
 			return false;
-	return true;
+	return !grant->landing;
 }
 
 void kvx_grant_acknowledge(struct kvx_grant *grant)
@@ -482,6 +509,8 @@ static void take(struct kvx_submission *submission, uint32_t wanted)
 
 	if (wanted & KVX_GRANT_START)
 		start(grant);
+	if (wanted & KVX_GRANT_MIRROR)
+		kvx_transfer_mirror(&grant->transfer, atomic_load(&grant->words));
 	if (wanted & (KVX_GRANT_REVOKE | KVX_GRANT_CLOSE))
 		kvx_grant_end(grant, KVX_E_REVOKED,
 			      wanted & KVX_GRANT_CLOSE ? "grant: the receiver closed it"

@@ -6,12 +6,13 @@
 #include "core/pool.h"
 #include "core/transfer.h"
 
-enum { KVX_GRANT_START = 1, KVX_GRANT_REVOKE = 2, KVX_GRANT_CLOSE = 4 };
+enum { KVX_GRANT_START = 1, KVX_GRANT_REVOKE = 2, KVX_GRANT_CLOSE = 4, KVX_GRANT_MIRROR = 8 };
 
 /* The counter of one layer, or of the tail. bits and wanted are the worker's; arrived is the number
  * of set bits and target of wanted ones, for everybody. */
 struct kvx_counter {
 	uint64_t bits, wanted;
+	uint64_t landed; /* of bits to come: a device copies them to their blocks */
 	_Atomic uint32_t arrived, target;
 };
 
@@ -20,6 +21,7 @@ struct kvx_grant {
 	struct kvx_transfer transfer; /* first */
 	struct kvx_list entry;        /* in the engine, under its lock */
 	struct kvx_submission submission;
+	_Atomic(uint32_t *) words;   /* to be mirrored to; set once */
 	_Atomic bool fenced, closed; /* answers to requests */
 	_Atomic bool still;          /* it has ended and nothing lands any more; for who looks */
 
@@ -49,6 +51,7 @@ struct kvx_grant {
 	uint8_t feed_of_unit[KVX_UNITS_MAX]; /* once they may */
 	struct kvx_list pulls;               /* offers that are asked to feed it */
 	struct kvx_timer lease;
+	uint32_t landing;          /* calls of copy() that write its blocks */
 	uint32_t requests;         /* to be acknowledged once all fences are closed */
 	_Atomic uint32_t drain_ms; /* set by who revokes */
 };
@@ -62,7 +65,7 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text);
 /* It has ended: soon no byte lands in it any more. */
 void kvx_grant_fence(struct kvx_grant *grant);
 
-/* No byte lands by a permit any more. */
+/* No byte lands by a permit any more, nor out of a device's ring. */
 bool kvx_grant_is_fenced(const struct kvx_grant *grant);
 
 /* Requests that waited for the fences are answered. */

@@ -28,12 +28,15 @@ static int write_ticket(struct kvx_stream *stream)
 		.geometry = stream->pool->geometry,
 		.token_end = stream->tokens,
 		.tail_bytes = stream->tail.bytes,
-		.address = (char *)(stream->pool->one_sided ? engine->one_sided_address
-							    : engine->address),
+		.address = kvx_engine_write_address(engine,
+						    kvx_pool_reach(stream->pool, &stream->tail)),
 	};
 
+	if (!ticket.address)
+		return kvx_fail(KVX_E_MEMORY, "offer: out of memory for its ticket");
 	strcpy(ticket.name, engine->name);
 	int error = kvx_ticket_encode(&ticket, &offer->ticket, &offer->ticket_bytes);
+	free(ticket.address);
 	return error ? error
 		     : kvx_ticket_seal(engine->keyring, &offer->ticket, &offer->ticket_bytes);
 }

@@ -213,40 +213,65 @@ read_words(uint32_t *to, const volatile uint32_t *from, uint32_t bytes)
 		to[i] = from[i];
 }
 
-static void add_block(XXH3_state_t *state, const char *block, uint32_t bytes)
+/* What the CPU cannot read, the device brings. */
+static int read_piece(const struct kvx_device *device, const char *from, uint32_t *piece,
+		      uint32_t bytes)
+{
+	if (!device) {
+		read_words(piece, (const volatile uint32_t *)(const void *)from, bytes);
+		return 0;
+	}
+	return device->kind->transfer(device->number,
+				      &(struct kvx_copy){(char *)piece, from, bytes}, 1);
+}
+
+static int add_block(XXH3_state_t *state, const struct kvx_device *device, const char *block,
+		     uint32_t bytes)
 {
 	uint32_t piece[PIECE_BYTES / sizeof(uint32_t)];
 
 	for (uint32_t done = 0; done < bytes; done += PIECE_BYTES) {
 		uint32_t some = bytes - done < PIECE_BYTES ? bytes - done : PIECE_BYTES;
-		read_words(piece, (const volatile uint32_t *)(const void *)(block + done), some);
+		int error = read_piece(device, block + done, piece, some);
+		if (error)
+			return error;
 		XXH3_64bits_update(state, piece, some);
 	}
+	return 0;
+}
+
+static int sum_layer(const struct kvx_pool *pool, uint32_t layer, const uint32_t *blocks,
+		     uint32_t count, uint64_t *sum)
+{
+	const struct kvx_device *device = pool->memories[0]->device;
+	XXH3_state_t state;
+	int error = 0;
+
+	XXH3_64bits_reset(&state);
+	for (uint32_t plane = 0; plane < pool->shape.planes; plane++)
+		for (uint32_t i = 0; i < count && !error; i++)
+			error = add_block(&state, device,
+					  kvx_pool_block(pool, layer, plane, blocks[i]),
+					  kvx_pool_block_bytes(pool, plane));
+	*sum = XXH3_64bits_digest(&state);
+	return error;
 }
 
 int kvx_pool_checksum(const struct kvx_pool *pool, const uint32_t *blocks, uint32_t count,
 		      uint64_t *sums)
 {
-	XXH3_state_t state;
-
 	if (!pool || !blocks || !sums)
 		return kvx_fail(KVX_E_INVALID, "checksum: NULL argument");
 	int error = kvx_pool_check_table(pool, "checksum", blocks, count);
 	if (error)
 		return error;
-	if (pool->one_sided)
+	if (!kvx_pool_is_touchable(pool) && !pool->memories[0]->device)
 		return kvx_fail(KVX_E_UNSUPPORTED,
 				"checksum: the pool lies in a device's memory, which this CPU "
 				"does not read");
-	for (uint32_t layer = 0; layer < pool->shape.layers; layer++) {
-		XXH3_64bits_reset(&state);
-		for (uint32_t plane = 0; plane < pool->shape.planes; plane++)
-			for (uint32_t i = 0; i < count; i++)
-				add_block(&state, kvx_pool_block(pool, layer, plane, blocks[i]),
-					  kvx_pool_block_bytes(pool, plane));
-		sums[layer] = XXH3_64bits_digest(&state);
-	}
-	return 0;
+	for (uint32_t layer = 0; layer < pool->shape.layers && !error; layer++)
+		error = sum_layer(pool, layer, blocks, count, &sums[layer]);
+	return error;
 }
 
 /* --- figures --- */

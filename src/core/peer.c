@@ -27,6 +27,7 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 	peer->engine = engine;
 	peer->id = kvx_engine_next_id(engine);
 	peer->outgoing = outgoing;
+	peer->reach = KVX_REACH_ALL;
 	peer->submission.take = take;
 	peer->handshake.expired = handshake_expired;
 	peer->info.transport = "";
@@ -302,6 +303,8 @@ static void disconnect(struct kvx_peer *peer)
 		kvx_feed_orphan(kvx_container_of(peer->lent.next, struct kvx_feed, lent_entry));
 	peer->link = NULL;
 	peer->condemned = false;
+	for (uint32_t i = 0; peer->rails && i < peer->rail_count; i++)
+		kvx_lift_free(&peer->rails[i]);
 	free(peer->rails);
 	free(peer->arrivals);
 	peer->rails = NULL;

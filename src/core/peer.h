@@ -22,6 +22,7 @@ struct kvx_rail {
 	struct kvx_cursor cursor;
 	char *gathered;          /* a buffer with what follows the cursor, or NULL */
 	struct kvx_cursor after; /* it */
+	struct kvx_lift *lift;   /* of devices' memory; NULL: it has carried none yet */
 };
 
 /* The receiving end of a rail: the unit under way, and where its next byte must begin. */
@@ -52,22 +53,23 @@ struct kvx_peer {
 	uint64_t expected; /* incarnation that a ticket named; 0: any */
 	char expected_name[KVX_NAME_MAX + 1];
 	uint32_t next_transport; /* to try */
-	bool one_sided;          /* no others are tried */
+	uint32_t reach;          /* transports that may be tried */
 
 	struct kvx_link *link; /* or NULL */
 	bool condemned;        /* the link is to be disconnected when the step ends */
 	bool trying;           /* no link: the next transport is to be tried when the step ends */
 	bool greeted;          /* the other side's HELLO has come */
 	struct kvx_timer handshake;
-	_Atomic uint32_t transfers;        /* streams and feeds; for who looks */
-	struct kvx_list streams, active;   /* all; those with units to post */
-	struct kvx_list pulls;             /* of grants, from offers of this peer: outgoing */
-	uint32_t asked_bytes;              /* of tickets that it has not answered */
-	struct kvx_list pulled;            /* offers that this peer pulls: incoming */
-	struct kvx_list feeds;             /* of grants, that come over it */
-	struct kvx_list draining;          /* ended streams whose bytes may be under way */
-	struct kvx_list lent;              /* feeds whose permits the transport holds */
-	struct kvx_rail *rails;            /* outgoing: link->rails of them */
+	_Atomic uint32_t transfers;      /* streams and feeds; for who looks */
+	struct kvx_list streams, active; /* all; those with units to post */
+	struct kvx_list pulls;           /* of grants, from offers of this peer: outgoing */
+	uint32_t asked_bytes;            /* of tickets that it has not answered */
+	struct kvx_list pulled;          /* offers that this peer pulls: incoming */
+	struct kvx_list feeds;           /* of grants, that come over it */
+	struct kvx_list draining;        /* ended streams whose bytes may be under way */
+	struct kvx_list lent;            /* feeds whose permits the transport holds */
+	struct kvx_rail *rails;          /* outgoing: rail_count of them, as the link has */
+	uint32_t rail_count;
 	struct kvx_rail_arrival *arrivals; /* incoming: likewise */
 	struct kvx_unit refused;           /* last unit refused, so that it is counted once */
 	int64_t heard_ns;                  /* by kvx_figure_add(): others look */
@@ -107,9 +109,9 @@ void kvx_peer_arm_handshake(struct kvx_peer *peer);
 void kvx_peer_end_restarted(struct kvx_peer *peer, uint64_t incarnation);
 
 /* The peer that a ticket's stream goes to: the living one of that incarnation over a transport that
- * the ticket names, or a new one that begins to connect. one_sided: over such a transport only.
+ * the ticket names, or a new one that begins to connect.
  * KVX_E_MEMORY. */
-int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, bool one_sided,
+int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, uint32_t reach,
 		 struct kvx_peer **peer);
 
 void kvx_peer_say(struct kvx_peer *peer, const struct kvx_message *message);
@@ -149,5 +151,8 @@ int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_uni
 void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 			const struct kvx_unit *unit, uint64_t place, uint64_t bytes);
 void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm);
+
+/* A device has taken what landed to where it belongs; the last of a unit. */
+void kvx_arrival_copied(struct kvx_engine *engine, const struct kvx_pending *pending);
 
 #endif

@@ -98,6 +98,7 @@ static uint32_t index_memory(struct kvx_pool *pool, const struct kvx_memory *mem
 
 static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 {
+	pool->reach = KVX_REACH_ALL;
 	for (uint32_t i = 0; i < kvx_pool_tensors(pool); i++) {
 		const struct kvx_tensor *tensor = &tensors[i];
 		int error = check_tensor(pool, i, tensor);
@@ -105,7 +106,13 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 			return error;
 		uint64_t stride =
 			tensor->block_stride ? tensor->block_stride : kvx_pool_block_bytes(pool, i);
-		pool->one_sided = pool->one_sided || tensor->region->memory.dmabuf >= 0;
+		if (i > 0 && (tensor->region->memory.kind != pool->memories[0]->kind ||
+			      tensor->region->memory.device != pool->memories[0]->device))
+			return kvx_fail(KVX_E_INVALID,
+					"pool: layer %u plane %u lies in other memory than the "
+					"first: all must be the CPU's, or all one device's",
+					i / pool->shape.planes, i % pool->shape.planes);
+		pool->reach &= tensor->region->reach;
 		pool->regions[i] = tensor->region;
 		pool->sources[i] = (struct kvx_source){
 			.base = tensor->region->memory.address + tensor->offset,
@@ -291,12 +298,22 @@ int kvx_pool_check_tail(const struct kvx_pool *pool, const char *what, const str
 				"at most %u bytes and within its region of %zu bytes",
 				what, tail->bytes, (unsigned long long)tail->offset, KVX_ALIGN,
 				KVX_TAIL_MAX, kvx_region_bytes(tail->region));
-	if ((tail->region->memory.dmabuf >= 0) != pool->one_sided)
-		return kvx_fail(KVX_E_INVALID,
-				"%s: the tail and the pool must both lie in memory of this CPU, or "
-				"both in a device's",
-				what);
-	return 0;
+	if (kvx_pool_reach(pool, tail))
+		return 0;
+	return kvx_fail(KVX_E_INVALID,
+			"%s: what moves the pool's memory does not move the tail's; let both lie "
+			"in memory of this CPU, or both in one device's",
+			what);
+}
+
+int kvx_pool_check_device(const struct kvx_pool *pool, const char *what)
+{
+	const struct kvx_device *device = pool->memories[0]->device;
+
+	if (!device || !atomic_load_explicit(&device->failed, memory_order_acquire))
+		return 0;
+	return kvx_fail(KVX_E_TRANSPORT, "%s: %s %u has failed: %s", what, device->kind->name,
+			device->number, device->why);
 }
 
 int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const uint32_t *blocks,
@@ -306,6 +323,9 @@ int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const ui
 		return kvx_fail(count ? KVX_E_LIMIT : KVX_E_INVALID,
 				"%s: a table of %u blocks: must be 1 to %u", what, count,
 				KVX_TABLE_MAX);
+	int error = kvx_pool_check_device(pool, what);
+	if (error)
+		return error;
 	for (uint32_t i = 0; i < count; i++)
 		if (blocks[i] >= pool->geometry.blocks)
 			return kvx_fail(KVX_E_INVALID,

@@ -3,6 +3,7 @@
 #define KVX_CORE_POOL_H
 
 #include "core/engine.h"
+#include "core/region.h"
 #include "plan/plan.h"
 
 /* Constant after it opened, but for what is under the engine's lock or atomic. */
@@ -18,7 +19,7 @@ struct kvx_pool {
 	const struct kvx_memory **memories; /* that the targets are in, each once */
 	uint32_t memory_count;
 	struct kvx_region *allocated; /* closed with the pool, or NULL */
-	bool one_sided;               /* the CPU must not touch it: only such transports move it */
+	uint32_t reach;               /* transports that move all its memory */
 	uint32_t users;               /* open grants and streams; under the engine's lock */
 	_Atomic uint64_t *granted;    /* a bit for each block that an open grant holds */
 };
@@ -26,6 +27,14 @@ struct kvx_pool {
 static inline const struct kvx_source *kvx_pool_layer(const struct kvx_pool *pool, uint32_t layer)
 {
 	return pool->sources + (size_t)layer * pool->shape.planes;
+}
+
+/* The CPU may read and write it. */
+static inline bool kvx_pool_is_touchable(const struct kvx_pool *pool)
+{
+	const struct kvx_memory_kind *kind = pool->memories[0]->kind;
+
+	return kind && kind->touchable;
 }
 
 static inline uint32_t kvx_pool_tensors(const struct kvx_pool *pool)
@@ -43,6 +52,15 @@ uint32_t kvx_pool_block_bytes(const struct kvx_pool *pool, uint32_t tensor);
 
 /* The tail that a grant or stream is opened with. */
 int kvx_pool_check_tail(const struct kvx_pool *pool, const char *what, const struct kvx_tail *tail);
+
+/* Transports that move it and a tail. */
+static inline uint32_t kvx_pool_reach(const struct kvx_pool *pool, const struct kvx_tail *tail)
+{
+	return tail->bytes ? pool->reach & tail->region->reach : pool->reach;
+}
+
+/* KVX_E_TRANSPORT: the device that copies its memory has failed. */
+int kvx_pool_check_device(const struct kvx_pool *pool, const char *what);
 
 /* Checks a table: not empty, not too long, every block in range. */
 int kvx_pool_check_table(const struct kvx_pool *pool, const char *what, const uint32_t *blocks,

@@ -186,16 +186,30 @@ static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream 
 	return true;
 }
 
+/* The next batch of the unit that the rail carries leaves, or is brought to where it can leave. */
+static bool advance(struct kvx_peer *peer, uint32_t index, struct kvx_stream *stream)
+{
+	struct kvx_rail *rail = &peer->rails[index];
+	struct kvx_device *device = kvx_lift_device(stream, rail->layer);
+
+	if (!device)
+		return !kvx_lift_busy(rail) && post_batch(peer, index, stream);
+	bool started = kvx_lift_start(rail, stream, device);
+	peer->engine->lifts_wait |= !started;
+	return started;
+}
+
 int kvx_peer_post(struct kvx_peer *peer)
 {
 	int posted = 0;
 
 	for (uint32_t i = 0; i < peer->link->rails; i++) {
 		struct kvx_rail *rail = &peer->rails[i];
+		posted += rail->up ? kvx_lift_post(peer, i) : 0;
 		for (int batches = 0; rail->up && batches < BATCHES_PER_STEP; batches++) {
 			struct kvx_stream *stream =
 				rail->stream ? rail->stream : assign(peer, rail);
-			if (!stream || !post_batch(peer, i, stream))
+			if (!stream || !advance(peer, i, stream))
 				break;
 			posted++;
 		}

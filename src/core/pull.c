@@ -96,8 +96,8 @@ static struct kvx_pull *find(struct kvx_peer *peer, uint64_t offer)
 static int find_peer(const struct kvx_pull *pull, struct kvx_peer **peer)
 {
 	const struct kvx_grant *grant = pull->grant;
-	int error =
-		kvx_peer_for(grant->transfer.engine, &pull->offer, grant->pool->one_sided, peer);
+	int error = kvx_peer_for(grant->transfer.engine, &pull->offer,
+				 kvx_pool_reach(grant->pool, &grant->tail), peer);
 
 	if (!error && find(*peer, pull->offer.offer))
 		error = kvx_fail(KVX_E_REFUSED,

@@ -8,6 +8,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
+#include <unistd.h>
 
 #define WEIGHT_MAX 255
 #define SHARE_ROUNDING 1e-6 /* shares that differ by less are the same */
@@ -35,7 +37,8 @@ static void detach(struct kvx_region *region, uint32_t transports)
 	struct kvx_engine *engine = region->engine;
 
 	while (transports-- > 0)
-		if (engine->transports[transports].ops->one_sided)
+		if (engine->transports[transports].ops->one_sided &&
+		    region->memory.registered[transports])
 			engine->transports[transports].ops->detach(
 				engine->transports[transports].instance, &region->memory);
 }
@@ -47,6 +50,21 @@ struct near {
 	struct kvx_topology_choice choices[KVX_NEAR_MAX];
 };
 
+/* Of a device's memory: the GPU of its PCI address. */
+static int find_place(const struct kvx_topology *topology, const struct kvx_memory *memory,
+		      uint32_t *place)
+{
+	struct kvx_topology_place found;
+
+	if (memory->kind && memory->kind->touchable)
+		return kvx_topology_place_of_memory(topology, memory->address, memory->bytes,
+						    place);
+	for (*place = 0; memory->device && !kvx_topology_place(topology, *place, &found); ++*place)
+		if (strcasecmp(found.pci, memory->device->pci) == 0)
+			return 0;
+	return KVX_E_UNSUPPORTED;
+}
+
 /* Which ports are to be used for the memory, as far as that is known. */
 static void find_near_ports(struct kvx_region *region, struct near *near)
 {
@@ -54,8 +72,7 @@ static void find_near_ports(struct kvx_region *region, struct near *near)
 	struct kvx_memory *memory = &region->memory;
 
 	near->count = 0;
-	if (!topology || memory->dmabuf >= 0 ||
-	    kvx_topology_place_of_memory(topology, memory->address, memory->bytes, &near->place))
+	if (!topology || find_place(topology, memory, &near->place))
 		return;
 	int count = kvx_topology_choices(topology, near->place, near->choices, KVX_NEAR_MAX);
 	if (count > 0)
@@ -130,22 +147,67 @@ static void place_thread(struct kvx_engine *engine, const struct near *near)
 	kvx_worker_place(engine, engine->topology, numa, reason);
 }
 
+/* By a dma-buf of the range, or else by its address alone, which the kernel knows with peer memory
+ * modules. What hardware cannot reach the device's copier moves. */
+static int attach_device_memory(const struct kvx_engine_transport *transport,
+				struct kvx_memory *memory)
+{
+	const struct kvx_log *log = transport->context.log;
+	int fd = memory->dmabuf;
+	int error = KVX_E_UNSUPPORTED;
+
+	if (fd < 0 && memory->kind->export_dmabuf(memory->address, memory->bytes, &memory->dmabuf,
+						  &memory->dmabuf_offset))
+		kvx_log_write(log, KVX_LOG_INFO, "region %p: %s", (void *)memory->address,
+			      kvx_error_text());
+	if (memory->dmabuf >= 0)
+		error = transport->ops->attach(transport->instance, memory);
+	if (fd < 0 && memory->dmabuf >= 0)
+		close(memory->dmabuf);
+	memory->dmabuf = fd;
+	if (error && fd < 0) {
+		memory->dmabuf_offset = 0;
+		error = transport->ops->attach(transport->instance, memory);
+	}
+	if (error)
+		kvx_log_write(log, KVX_LOG_WARNING,
+			      "region %p: no GPUDirect over %s, its bytes are staged: %s",
+			      (void *)memory->address, transport->ops->name, kvx_error_text());
+	return error;
+}
+
+/* Memory of a device that hardware does not reach is copied for the other transports. */
+static int attach_to(const struct kvx_engine_transport *transport, struct kvx_region *region,
+		     bool *reached)
+{
+	struct kvx_memory *memory = &region->memory;
+	bool staged = memory->device || (memory->kind && memory->kind->touchable);
+
+	*reached = true;
+	if (!transport->ops->one_sided)
+		*reached = staged;
+	else if (memory->device)
+		*reached = !attach_device_memory(transport, memory);
+	else
+		return transport->ops->attach(transport->instance, memory);
+	return 0;
+}
+
 /* Hardware that reads and writes memory by itself has to know it first. */
 static int attach(struct kvx_region *region)
 {
 	struct kvx_engine *engine = region->engine;
 	struct near near;
+	bool reached;
 
 	find_near_ports(region, &near);
 	for (uint32_t i = 0; i < engine->transport_count; i++) {
-		const struct kvx_engine_transport *transport = &engine->transports[i];
-		if (!transport->ops->one_sided)
-			continue;
-		int error = transport->ops->attach(transport->instance, &region->memory);
+		int error = attach_to(&engine->transports[i], region, &reached);
 		if (error) {
 			detach(region, i);
 			return error;
 		}
+		region->reach |= (uint32_t)reached << i;
 	}
 	atomic_store_explicit(&region->attached, true, memory_order_release);
 	place_thread(engine, &near);
@@ -219,6 +281,18 @@ static int make_region(struct kvx_engine *engine, const struct kvx_memory *memor
 	return 0;
 }
 
+/* What kind of memory it is, whether all of it is there, and the device that it belongs to. */
+static int look_at(struct kvx_engine *engine, struct kvx_memory *memory)
+{
+	uint32_t number;
+
+	memory->kind = kvx_memory_kind_of(memory->address);
+	int error = memory->kind->check(memory->address, memory->bytes, &number);
+	if (!error && !memory->kind->touchable)
+		error = kvx_device_find(engine, memory->kind, number, &memory->device);
+	return error;
+}
+
 int kvx_region_register(struct kvx_engine *engine, void *address, size_t bytes,
 			struct kvx_region **region)
 {
@@ -226,7 +300,7 @@ int kvx_region_register(struct kvx_engine *engine, void *address, size_t bytes,
 	int error = check_range(engine, address, bytes, region);
 
 	if (!error)
-		error = kvx_memory_kind_of(address)->check(address, bytes);
+		error = look_at(engine, &memory);
 	return error ? error : make_region(engine, &memory, region);
 }
 
@@ -238,6 +312,20 @@ static bool has_one_sided_transport(const struct kvx_engine *engine)
 	return false;
 }
 
+/* A dma-buf of memory that a copier moves too, where hardware does not reach it. */
+static int register_known(struct kvx_engine *engine, int fd, uint64_t offset, void *address,
+			  size_t bytes, struct kvx_region **region)
+{
+	struct kvx_memory memory = {.address = address,
+				    .bytes = bytes,
+				    .fd = -1,
+				    .dmabuf = fd,
+				    .dmabuf_offset = offset};
+	int error = look_at(engine, &memory);
+
+	return error ? error : make_region(engine, &memory, region);
+}
+
 int kvx_region_register_dmabuf(struct kvx_engine *engine, int fd, uint64_t offset, void *address,
 			       size_t bytes, struct kvx_region **region)
 {
@@ -247,6 +335,8 @@ int kvx_region_register_dmabuf(struct kvx_engine *engine, int fd, uint64_t offse
 		return error;
 	if (fd < 0)
 		return kvx_fail(KVX_E_INVALID, "region: %d is not a descriptor", fd);
+	if (!kvx_memory_kind_of(address)->touchable)
+		return register_known(engine, fd, offset, address, bytes, region);
 	if (!has_one_sided_transport(engine))
 		return kvx_fail(KVX_E_UNSUPPORTED,
 				"region: only verbs moves a dma-buf, and engine %s does not have "
@@ -262,6 +352,12 @@ int kvx_region_register_dmabuf(struct kvx_engine *engine, int fd, uint64_t offse
 
 int kvx_region_alloc(struct kvx_engine *engine, size_t bytes, struct kvx_region **region)
 {
+	return kvx_region_alloc_near(engine, bytes, -1, region);
+}
+
+int kvx_region_alloc_near(struct kvx_engine *engine, size_t bytes, int numa,
+			  struct kvx_region **region)
+{
 	int error;
 
 	if (!engine || !region || !bytes)
@@ -271,7 +367,8 @@ int kvx_region_alloc(struct kvx_engine *engine, size_t bytes, struct kvx_region 
 		return kvx_fail(KVX_E_MEMORY, "region: out of memory");
 	made->engine = engine;
 	made->allocated = true;
-	error = kvx_memory_alloc(&made->memory, bytes);
+	made->memory.kind = &kvx_memory_host;
+	error = kvx_memory_alloc(&made->memory, bytes, numa);
 	if (error)
 		goto fail_memory;
 	error = add(made);

@@ -61,8 +61,8 @@ void kvx_stream_connect(struct kvx_stream *stream)
 	kvx_timer_stop(&engine->timers, &stream->lease);
 	int error = kvx_timer_start(&engine->timers, &stream->lease, lease_end_ns);
 	if (!error)
-		error = kvx_peer_for(engine, &stream->ticket, stream->pool->one_sided,
-				     &stream->peer);
+		error = kvx_peer_for(engine, &stream->ticket,
+				     kvx_pool_reach(stream->pool, &stream->tail), &stream->peer);
 	if (error) {
 		kvx_stream_end(stream, error, kvx_error_text(), false);
 		return;
@@ -221,13 +221,15 @@ static void detach(struct kvx_stream *stream)
 	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
 		if (peer->rails[i].stream == stream)
 			peer->rails[i].stream = NULL;
+	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
+		kvx_lift_give_up(&peer->rails[i], stream, KVX_ALL_LAYERS);
 	if (peer && peer->rails)
 		peer->link->ops->withdraw(peer->link, &stream->flow);
 	if (peer && stream->flow.in_flight) {
 		stream->drains = peer;
 		kvx_list_append(&peer->draining, &stream->peer_entry);
 	}
-	atomic_store_explicit(&stream->still, !stream->flow.in_flight, memory_order_relaxed);
+	atomic_store_explicit(&stream->still, !kvx_stream_is_read(stream), memory_order_relaxed);
 }
 
 static void say_drained(const struct kvx_stream *stream, struct kvx_peer *peer)
@@ -260,13 +262,28 @@ static void acknowledge(struct kvx_stream *stream)
 		kvx_engine_acknowledge(engine, &stream->closed);
 }
 
+/* It has ended: once nothing reads its blocks, whoever waits for that learns of it. */
+static void settle(struct kvx_stream *stream)
+{
+	if (kvx_stream_is_read(stream))
+		return;
+	atomic_store_explicit(&stream->still, true, memory_order_release);
+	acknowledge(stream);
+}
+
 void kvx_stream_drained(struct kvx_stream *stream)
 {
 	if (stream->drains && stream->tell_drained)
 		say_drained(stream, stream->drains);
 	kvx_stream_orphan(stream);
-	atomic_store_explicit(&stream->still, true, memory_order_release);
-	acknowledge(stream);
+	settle(stream);
+}
+
+void kvx_stream_lifted(struct kvx_stream *stream)
+{
+	stream->lifting--;
+	if (kvx_transfer_ended(&stream->transfer))
+		settle(stream);
 }
 
 /* Nothing reads what was gathered any more. */
@@ -327,6 +344,8 @@ static void give_up_units(struct kvx_stream *stream, uint32_t layer)
 	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
 		if (peer->rails[i].stream == stream && peer->rails[i].layer == layer)
 			peer->rails[i].stream = NULL;
+	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
+		kvx_lift_give_up(&peer->rails[i], stream, layer);
 }
 
 /* Its units are delivered: each is counted for the rail that carried it last. */
@@ -578,6 +597,6 @@ void kvx_stream_take(struct kvx_submission *submission, uint32_t wanted)
 							 : "stream: the sender cancelled it",
 			       true);
 	stream->requests |= wanted & (KVX_STREAM_CANCEL | KVX_STREAM_CLOSE);
-	if (!stream->flow.in_flight)
+	if (!kvx_stream_is_read(stream))
 		acknowledge(stream);
 }

@@ -66,6 +66,7 @@ static bool allocate_rails(struct kvx_peer *peer)
 		return peer->arrivals != NULL;
 	}
 	peer->rails = calloc(rails, sizeof(*peer->rails));
+	peer->rail_count = rails;
 	for (uint32_t i = 0; peer->rails && i < rails; i++)
 		peer->rails[i].up = true;
 	return peer->rails != NULL;
@@ -162,6 +163,7 @@ static void rail_changed(void *context, struct kvx_link *link, uint32_t index, b
 	if (up)
 		return;
 	peer->rails[index].stream = NULL;
+	kvx_lift_clear(&peer->rails[index]);
 	kvx_list_for_each (entry, next, &peer->streams)
 		kvx_stream_rail_lost(kvx_container_of(entry, struct kvx_stream, peer_entry), index);
 }

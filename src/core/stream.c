@@ -99,7 +99,7 @@ bool kvx_stream_wants_staging(const struct kvx_stream *stream, bool one_sided)
 	const char *option = stream->transfer.engine->options.staging;
 	struct kvx_cost cost;
 
-	if (stream->pool->one_sided || strcmp(option, "off") == 0)
+	if (!kvx_pool_is_touchable(stream->pool) || strcmp(option, "off") == 0)
 		return false;
 	kvx_plan_cost(&stream->plan, one_sided, &cost);
 	return strcmp(option, "on") == 0 || cost.staged_ns < cost.direct_ns;

@@ -86,6 +86,7 @@ struct kvx_stream {
 	struct kvx_peer *drains;           /* over whose link an ended stream drains, or NULL */
 	struct kvx_list holding_entry;
 	struct kvx_flow flow;
+	uint32_t lifting;           /* calls of copy() that read its blocks */
 	struct kvx_list peer_entry; /* of its streams, then of the draining ones */
 	struct kvx_list active_entry, watch_entry;
 	struct kvx_timer lease;
@@ -191,6 +192,15 @@ bool kvx_stream_pending(const struct kvx_stream *stream);
 
 /* Nothing of an ended stream is in flight any more. */
 void kvx_stream_drained(struct kvx_stream *stream);
+
+/* A device has done a copy that reads its blocks. */
+void kvx_stream_lifted(struct kvx_stream *stream);
+
+/* Does hardware, or a device, read its blocks? */
+static inline bool kvx_stream_is_read(const struct kvx_stream *stream)
+{
+	return stream->flow.in_flight || stream->lifting;
+}
 
 /* The link that an ended stream drains over is gone. */
 void kvx_stream_orphan(struct kvx_stream *stream);

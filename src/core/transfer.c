@@ -43,6 +43,31 @@ static void tell_end(const struct kvx_transfer *transfer, int end)
 				     end, transfer->text ? transfer->text : kvx_strerror(end));
 }
 
+static void store_word(uint32_t *word, uint32_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+/* Who waits for a word sees every one of them change in the end. */
+static void mirror_end(const struct kvx_transfer *transfer)
+{
+	for (uint32_t i = 0; transfer->words && i < kvx_transfer_parts(transfer); i++)
+		if (!__atomic_load_n(&transfer->words[i], __ATOMIC_RELAXED))
+			store_word(&transfer->words[i], KVX_WORD_FAILED);
+}
+
+void kvx_transfer_mirror(struct kvx_transfer *transfer, uint32_t *words)
+{
+	uint32_t layers = transfer->layers;
+
+	transfer->words = words;
+	for (uint32_t i = 0; i < kvx_transfer_parts(transfer); i++)
+		if (kvx_transfer_layer_done(transfer, i < layers ? i : KVX_TAIL))
+			store_word(&words[i], KVX_WORD_WHOLE);
+	if (kvx_transfer_ended(transfer))
+		mirror_end(transfer);
+}
+
 static void set_end(struct kvx_transfer *transfer, int end)
 {
 	struct kvx_engine *engine = transfer->engine;
@@ -51,6 +76,7 @@ static void set_end(struct kvx_transfer *transfer, int end)
 	tell_end(transfer, end);
 	atomic_store_explicit(&transfer->ended_ns, engine->now_ns, memory_order_relaxed);
 	atomic_store_explicit(&transfer->end, end, memory_order_release);
+	mirror_end(transfer);
 	kvx_event_notify(&transfer->event);
 	kvx_event_notify(&transfer->end_event);
 	kvx_drain_leave(engine, going);
@@ -65,6 +91,9 @@ void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)
 	if (old == new)
 		return;
 	atomic_store_explicit(word, new, memory_order_release);
+	if (transfer->words)
+		store_word(&transfer->words[layer == KVX_TAIL ? transfer->layers : layer],
+			   KVX_WORD_WHOLE);
 	uint32_t count = atomic_load_explicit(&transfer->done_count, memory_order_relaxed) + 1;
 	atomic_store_explicit(&transfer->done_count, count, memory_order_release);
 	if (count == kvx_transfer_parts(transfer))

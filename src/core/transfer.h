@@ -28,7 +28,8 @@ struct kvx_transfer {
 	uint32_t layers;
 	bool tail; /* beside them; its bit of done is KVX_TAIL */
 	_Atomic int end;
-	char *text; /* why it ended, once end is negative; owned */
+	char *text;      /* why it ended, once end is negative; owned */
+	uint32_t *words; /* what is done is mirrored to them, or NULL; the worker's */
 	_Atomic uint32_t done_count;
 	_Atomic uint64_t done[KVX_LAYER_WORDS];
 	struct kvx_event event;     /* a layer is done, or the end */
@@ -58,6 +59,9 @@ void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer);
 
 /* The worker: ends it with a negative code. Returns false if it had ended already. */
 bool kvx_transfer_fail(struct kvx_transfer *transfer, int code, const char *text);
+
+/* The worker: from now on, and at once for what is done already. */
+void kvx_transfer_mirror(struct kvx_transfer *transfer, uint32_t *words);
 
 /* How many things have to be done: the layers, and the tail. */
 static inline uint32_t kvx_transfer_parts(const struct kvx_transfer *transfer)

@@ -152,7 +152,7 @@ static void view_pool(const struct kvx_list *entry, void *to)
 		.hash = kvx_geometry_hash(&pool->geometry),
 		.granted_blocks = granted_blocks(pool),
 		.users = read_users(pool->engine, &pool->users),
-		.readable = !pool->one_sided,
+		.readable = kvx_pool_is_touchable(pool) || pool->memories[0]->device,
 	};
 	for (uint32_t plane = 0; plane < pool->shape.planes; plane++)
 		view->layer_block_bytes += kvx_pool_block_bytes(pool, plane);

@@ -44,6 +44,7 @@ static int post_slices(struct kvx_engine *engine)
 	struct kvx_list *entry, *next;
 	int posted = 0;
 
+	engine->lifts_wait = false;
 	kvx_list_for_each (entry, next, &engine->peers) {
 		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
 		if (peer->rails && !peer->condemned)
@@ -91,6 +92,7 @@ int kvx_worker_step(struct kvx_engine *engine)
 	engine->now_ns = kvx_now_ns();
 	done += look_at_ready_words(engine);
 	done += kvx_submissions_take(&engine->submissions);
+	done += kvx_devices_progress(engine);
 	done += post_slices(engine);
 	done += moved = progress_transports(engine);
 	done += release_held_layers(engine);
@@ -123,7 +125,7 @@ int64_t kvx_worker_nap_ns(const struct kvx_engine *engine)
 		nap_ns = NAP_NS;
 	if (nap_ns > engine->beat_ns)
 		nap_ns = engine->beat_ns;
-	if (nap_ns > watch_ns && !kvx_list_empty(&engine->watched))
+	if (nap_ns > watch_ns && (engine->lifts_wait || !kvx_list_empty(&engine->watched)))
 		nap_ns = watch_ns;
 	return nap_ns < 0 ? 0 : nap_ns;
 }

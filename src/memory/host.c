@@ -5,12 +5,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#define NODES_MAX 1024
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -54,7 +58,19 @@ static uint64_t available_bytes(void)
 	return available;
 }
 
-int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes)
+/* A wish: where the kernel does not know nodes, any memory does. */
+static void prefer_node(void *address, uint64_t bytes, int numa)
+{
+	unsigned long nodes[NODES_MAX / (8 * sizeof(unsigned long))] = {0};
+	const unsigned bits = 8 * sizeof(nodes[0]);
+
+	if (numa < 0 || numa >= NODES_MAX)
+		return;
+	nodes[(unsigned)numa / bits] = 1ul << ((unsigned)numa % bits);
+	(void)syscall(SYS_mbind, address, bytes, MPOL_PREFERRED, nodes, NODES_MAX, 0);
+}
+
+int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes, int numa)
 {
 	int error;
 
@@ -89,6 +105,7 @@ int kvx_memory_alloc(struct kvx_memory *memory, uint64_t bytes)
 		error = fail_alloc("F_ADD_SEALS", bytes);
 		goto fail_mapping;
 	}
+	prefer_node(address, bytes, numa);
 	/* Its pages now, not in the middle of the first request. Linux before 5.14 does without. */
 	if (madvise(address, (size_t)bytes, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
 		error = fail_alloc("MADV_POPULATE_WRITE", bytes);

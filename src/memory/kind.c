@@ -15,11 +15,12 @@ static bool host_owns(const void *address)
 	return true;
 }
 
-static int host_check(const void *address, size_t bytes)
+static int host_check(const void *address, size_t bytes, uint32_t *device)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	uintptr_t first = (uintptr_t)address & ~(page - 1);
 
+	*device = KVX_DEVICE_NONE;
 	/* msync(MS_ASYNC) does nothing on Linux but to look whether all of the range is mapped. */
 	if (msync((void *)first, (uintptr_t)address + bytes - first, MS_ASYNC) < 0)
 		return kvx_fail(KVX_E_INVALID,
@@ -32,6 +33,7 @@ static int host_check(const void *address, size_t bytes)
 
 const struct kvx_memory_kind kvx_memory_host = {
 	.name = "host",
+	.touchable = true,
 	.owns = host_owns,
 	.check = host_check,
 };

@@ -432,7 +432,7 @@ EACH_TRANSPORT_TEST(a_peer_that_is_lost_and_its_successor_are_told)
 	cr_assert_eq(event.id, id);
 	cr_assert_eq(event.code, KVX_E_PEER_LOST);
 	pair.sender = engine_open(&pair.drive, way, "sender", NULL);
-	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
+	expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
 	pair_expect_works(&pair, 2);
 	event = expect_event(&pair, &follow, KVX_EVENT_PEER_BACK);
 	cr_assert_str_eq(event.text, "sender");
@@ -481,7 +481,7 @@ Test(operate, lists_come_in_parts_in_the_order_of_ids, .timeout = 120)
 	struct kvx_geometry wide = geometry;
 	struct kvx_pool *pool;
 	wide.blocks = 100;
-	expect_ok(kvx_pool_alloc(pair.receiver, &wide, &pool));
+	expect_ok(pool_alloc(pair.receiver, &wide, &pool));
 	for (uint32_t i = 0; i < 100; i++)
 		expect_ok(kvx_grant_open(pool, &i, 1, NULL, 60000, &grants[i]));
 	while ((count = kvx_engine_grants(pair.receiver, after, views, 7)) > 0)
@@ -520,7 +520,7 @@ Test(operate, a_pool_that_is_held_is_not_closed, .timeout = 60)
 	kvx_pool_release(held);
 	expect_ok(kvx_pool_close(pair.to));
 	expect_fail(kvx_pool_hold(pair.receiver, id, &held), KVX_E_INVALID, "pool", "none");
-	expect_ok(kvx_region_alloc(pair.receiver, 4096, &region));
+	expect_ok(region_alloc(pair.receiver, 4096, &region));
 	cr_assert_eq(kvx_engine_regions(pair.receiver, 0, regions, 2), 1);
 	cr_assert_eq(regions[0].id, kvx_region_id(region));
 	cr_assert_eq(regions[0].bytes, 4096);
@@ -594,7 +594,7 @@ Test(operate, checksums_are_equal_at_both_ends_of_a_request, .timeout = 60)
 	expect_ok(kvx_pool_checksum(pair.to, request.to, COUNT, here));
 	for (uint32_t layer = 0; layer < LAYERS; layer++)
 		cr_assert_eq(here[layer], there[layer]);
-	*(char *)kvx_pool_block(pair.to, 2, 1, request.to[3]) ^= 1;
+	*(char *)block_view(pair.to, 2, 1, request.to[3]) ^= 1;
 	expect_ok(kvx_pool_checksum(pair.to, request.to, COUNT, here));
 	for (uint32_t layer = 0; layer < LAYERS; layer++)
 		cr_assert_eq(here[layer] == there[layer], layer != 2);

@@ -184,7 +184,7 @@ EACH_WAY_TEST(pools_and_regions_in_use_are_busy)
 	expect_ok(kvx_pool_close(pair.from));
 	expect_ok(kvx_pool_close(pair.to));
 	expect_ok(kvx_pool_close(NULL));
-	expect_ok(kvx_region_alloc(pair.sender, 2 * 4 * 64 * 8192, &region));
+	expect_ok(region_alloc(pair.sender, 2 * 4 * 64 * 8192, &region));
 	struct kvx_tensor tensor = {region, 0, 0};
 	struct kvx_geometry flat = {.layers = 1, .planes = 1, .blocks = 64, .block_bytes = 8192};
 	expect_ok(kvx_pool_open(pair.sender, &flat, &tensor, &pool));
@@ -205,8 +205,8 @@ EACH_WAY_TEST(pools_may_come_and_go_while_the_peers_stay)
 		pair_expect_works(&pair, round);
 		expect_ok(kvx_pool_close(pair.from));
 		expect_ok(kvx_pool_close(pair.to));
-		expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
-		expect_ok(kvx_pool_alloc(pair.receiver, &geometry, &pair.to));
+		expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
+		expect_ok(pool_alloc(pair.receiver, &geometry, &pair.to));
 	}
 	cr_assert_eq(stats_of(pair.sender).peers_lost, 0);
 	pair_close(&pair);

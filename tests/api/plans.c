@@ -111,7 +111,7 @@ static void open_tail(struct end *end, uint32_t bytes, uint64_t *random)
 
 static char *tail_of(const struct end *end)
 {
-	return (char *)kvx_region_address(end->tail.region) + end->tail.offset;
+	return (char *)region_view(end->tail.region) + end->tail.offset;
 }
 
 static void close_end(struct end *end)

@@ -24,7 +24,7 @@ static void expect_mismatch(struct pair *pair, struct request *request, struct k
 	size_t bytes;
 	const void *ticket = kvx_grant_ticket(request->grant, &bytes);
 
-	expect_ok(kvx_pool_alloc(pair->sender, &other, &pool));
+	expect_ok(pool_alloc(pair->sender, &other, &pool));
 	expect_fail(
 		kvx_stream_open(pool, request->from, request->count, NULL, ticket, bytes, &stream),
 		KVX_E_GEOMETRY, "sender", ours, "receiver", theirs);

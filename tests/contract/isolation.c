@@ -31,7 +31,7 @@ static void neighbour_open(struct neighbour *neighbour, struct pair *pair, const
 	own->drive.count = 0;
 	own->sender = engine_open(&pair->drive, way, "neighbour", its_options);
 	own->drive = pair->drive;
-	expect_ok(kvx_pool_alloc(own->sender, &geometry, &own->from));
+	expect_ok(pool_alloc(own->sender, &geometry, &own->from));
 	request_open(&neighbour->request, own, 99, HALF, HALF, TABLE_RANDOM);
 	expect_ok(kvx_stream_layers_ready(neighbour->request.stream, 0, geometry.layers / 2));
 	request_expect_layer(&neighbour->request, 0);

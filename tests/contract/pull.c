@@ -175,7 +175,7 @@ static struct kvx_pool *heads_pool(struct kvx_engine *engine, uint32_t first, ui
 				     .head_bytes = HEAD_BYTES};
 	struct kvx_pool *pool;
 
-	expect_ok(kvx_pool_alloc(engine, &heads, &pool));
+	expect_ok(pool_alloc(engine, &heads, &pool));
 	return pool;
 }
 
@@ -183,7 +183,7 @@ static struct kvx_pool *heads_pool(struct kvx_engine *engine, uint32_t first, ui
 static uint8_t *head_at(const struct kvx_pool *pool, uint32_t block_tokens, const uint32_t *table,
 			uint32_t layer, uint32_t plane, uint32_t token, uint32_t head)
 {
-	uint8_t *block = kvx_pool_block(pool, layer, plane, table[token / block_tokens]);
+	uint8_t *block = block_view(pool, layer, plane, table[token / block_tokens]);
 
 	return block + (size_t)(head * block_tokens + token % block_tokens) * HEAD_BYTES;
 }
@@ -228,8 +228,8 @@ static struct kvx_tail tail_of(struct kvx_engine *engine, int byte)
 {
 	struct kvx_tail tail = {.bytes = TAIL_BYTES, .offset = 64};
 
-	expect_ok(kvx_region_alloc(engine, 4096, &tail.region));
-	memset(kvx_region_address(tail.region), byte, 4096);
+	expect_ok(region_alloc(engine, 4096, &tail.region));
+	memset(region_view(tail.region), byte, 4096);
 	return tail;
 }
 
@@ -291,7 +291,7 @@ static void pull_from_ranks(const struct way *way, uint32_t count)
 	expect_ok(kvx_stream_tail_ready(ranks[0].stream));
 	expect_ok(wait_grant(&drive, grant, KVX_ALL_LAYERS, PATIENCE_MS));
 	cr_assert_eq(wrong_heads(pool, table, TOKENS, 10, TOKENS, 150, 0, HEADS), 0);
-	const uint8_t *got = kvx_region_address(of_grant.tail.region);
+	const uint8_t *got = region_view(of_grant.tail.region);
 	for (uint32_t i = 0; i < 4096; i++)
 		cr_assert_eq(got[i], i >= 64 && i < 64 + TAIL_BYTES ? 0x77 : 0);
 	for (uint32_t i = 0; i < count; i++) {
@@ -480,7 +480,7 @@ EACH_WAY_TEST(pull__what_does_not_fit_is_refused_at_once_and_both_ends_live_on)
 
 	pair_open(&pair, way, &geometry, options);
 	other.block_bytes = 8192;
-	expect_ok(kvx_pool_alloc(pair.receiver, &other, &unlike));
+	expect_ok(pool_alloc(pair.receiver, &other, &unlike));
 	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
 	request.count = 8;
 	request_offer(&request, LEASE_MS);

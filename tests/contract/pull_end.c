@@ -163,7 +163,7 @@ EACH_WAY_TEST(pull_end__another_receiver_comes_too_late)
 	pair_open(&pair, way, &geometry, options);
 	other = pair;
 	other.receiver = engine_open(&pair.drive, way, "other", options);
-	expect_ok(kvx_pool_alloc(other.receiver, &geometry, &other.to));
+	expect_ok(pool_alloc(other.receiver, &geometry, &other.to));
 	other.drive = pair.drive;
 	request_pulled(&first, &pair, 1, 0, BLOCKS);
 	drive_for(&pair.drive, 20);
@@ -190,7 +190,7 @@ EACH_WAY_TEST(pull_end__one_offer_too_many_ends_the_grant)
 
 	pair_open(&pair, way, &geometry, options);
 	third = engine_open(&pair.drive, way, "third", options);
-	expect_ok(kvx_pool_alloc(third, &geometry, &pool));
+	expect_ok(pool_alloc(third, &geometry, &pool));
 	request_pulled(&request, &pair, 1, 0, BLOCKS);
 	expect_ok(kvx_stream_layers_ready(request.stream, 0, 1));
 	request_expect_layer(&request, 0);
@@ -246,7 +246,7 @@ EACH_WAY_TEST(pull_end__a_sender_that_was_restarted_is_named_with_both_incarnati
 			 tcp_port_of(kvx_engine_address(pair.sender)));
 	engine_close(&pair.drive, pair.sender);
 	pair.sender = engine_open(&pair.drive, way, "sender", again);
-	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
+	expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
 	snprintf(is, sizeof(is), "%016" PRIx64, kvx_engine_incarnation(pair.sender));
 	expect_ok(kvx_peer_connect(pair.receiver, kvx_engine_address(pair.sender), &peer));
 	expect_ok(wait_peer(&pair.drive, peer, PATIENCE_MS));
@@ -272,8 +272,8 @@ EACH_TRANSPORT_TEST(pull_end__a_sender_that_does_not_answer_is_unreachable)
 	pair.receiver = engine_open(&pair.drive, way, "receiver", options);
 	pair.sender = engine_open(&pair.drive, &driven, "sender", options);
 	drive_remove(&pair.drive, pair.sender);
-	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
-	expect_ok(kvx_pool_alloc(pair.receiver, &geometry, &pair.to));
+	expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
+	expect_ok(pool_alloc(pair.receiver, &geometry, &pair.to));
 	request_pulled(&request, &pair, 1, 0, BLOCKS);
 	expect_grant_ends(&request, KVX_E_UNREACHABLE, KVX_E_UNREACHABLE);
 	request_close(&request);
@@ -453,7 +453,7 @@ EACH_WAY_TEST(pull_end__one_of_several_offers_ends_all)
 					 &request.grant));
 		for (uint32_t i = 0; i < 3; i++) {
 			engines[i] = engine_open(&pair.drive, way, i ? "other" : "leaver", options);
-			expect_ok(kvx_pool_alloc(engines[i], &geometry, &pools[i]));
+			expect_ok(pool_alloc(engines[i], &geometry, &pools[i]));
 			expect_ok(kvx_offer_open(pools[i], request.from, BLOCKS, NULL, LEASE_MS,
 						 &streams[i]));
 		}
@@ -531,8 +531,8 @@ static void open_mixed(struct pair *pair, struct request *request, const struct 
 	*pair = (struct pair){.way = sender, .geometry = geometry};
 	pair->receiver = engine_open(&pair->drive, receiver, "receiver", options);
 	pair->sender = engine_open(&pair->drive, sender, "sender", options);
-	expect_ok(kvx_pool_alloc(pair->sender, &geometry, &pair->from));
-	expect_ok(kvx_pool_alloc(pair->receiver, &geometry, &pair->to));
+	expect_ok(pool_alloc(pair->sender, &geometry, &pair->from));
+	expect_ok(pool_alloc(pair->receiver, &geometry, &pair->to));
 	request_pulled(request, pair, 1, 0, BLOCKS);
 	expect_ok(kvx_stream_layers_ready(request->stream, 0, 1));
 	request_expect_layer(request, 0);
@@ -579,7 +579,7 @@ static void offer_in_child(const struct way *way, int ticket_to)
 	size_t bytes;
 
 	pair.sender = engine_open(&pair.drive, way, "sender", options);
-	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
+	expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
 	request_init(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
 	request_offer(&request, LEASE_MS);
 	expect_ok(kvx_stream_layers_ready(request.stream, 0, 1));
@@ -617,7 +617,7 @@ static void pull_from_killed(const char *transport)
 	ssize_t bytes = read(ends[0], ticket, sizeof(ticket));
 	cr_assert_gt(bytes, 0);
 	pair.receiver = engine_open(&pair.drive, &way, "receiver", options);
-	expect_ok(kvx_pool_alloc(pair.receiver, &geometry, &pair.to));
+	expect_ok(pool_alloc(pair.receiver, &geometry, &pair.to));
 	request.pair = &pair;
 	request.to = calloc(BLOCKS, sizeof(uint32_t));
 	for (uint32_t i = 0; i < BLOCKS; i++)

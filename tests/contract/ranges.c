@@ -190,7 +190,7 @@ static void grant_with_tail(struct ranks *ranks, uint32_t bytes)
 {
 	const struct kvx_grant_options special = {.tail = tail_of(&ranks->decode, bytes)};
 
-	memset(kvx_region_address(ranks->decode.tail), 0x33, RANKS_TAIL_BYTES);
+	memset(region_view(ranks->decode.tail), 0x33, RANKS_TAIL_BYTES);
 	ranks_grant(ranks, &special, LEASE_MS);
 }
 
@@ -198,13 +198,13 @@ static void stream_with_tail(struct ranks *ranks, uint32_t index, uint32_t bytes
 {
 	const struct kvx_stream_options special = {.tail = tail_of(&ranks->prefill[index], bytes)};
 
-	memset(kvx_region_address(ranks->prefill[index].tail), 0x44, RANKS_TAIL_BYTES);
+	memset(region_view(ranks->prefill[index].tail), 0x44, RANKS_TAIL_BYTES);
 	ranks_stream(ranks, index, &special);
 }
 
 static void expect_tail(const struct ranks *ranks, uint32_t bytes)
 {
-	const uint8_t *memory = kvx_region_address(ranks->decode.tail);
+	const uint8_t *memory = region_view(ranks->decode.tail);
 
 	for (uint32_t i = 0; i < RANKS_TAIL_BYTES; i++)
 		cr_assert_eq(memory[i], i >= 64 && i < 64 + bytes ? 0x44 : 0x33, "byte %u is %02x",

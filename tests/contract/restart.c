@@ -40,7 +40,7 @@ static void restart_receiver(struct pair *pair, const struct relic *relic)
 
 	engine_close(&pair->drive, pair->receiver);
 	pair->receiver = engine_open(&pair->drive, pair->way, "receiver", options);
-	expect_ok(kvx_pool_alloc(pair->receiver, &geometry, &pair->to));
+	expect_ok(pool_alloc(pair->receiver, &geometry, &pair->to));
 }
 
 static void expect_refused(struct pair *pair, struct request *request, const struct relic *relic)
@@ -137,7 +137,7 @@ EACH_WAY_TEST(contract_5__a_restarted_sender_needs_a_new_grant)
 	cr_assert(result == KVX_E_PEER_LOST || result == KVX_E_CANCELLED, "%s",
 		  kvx_error_name(result));
 	pair.sender = engine_open(&pair.drive, way, "sender", NULL);
-	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
+	expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
 	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
 	expect_ok(kvx_stream_open(pair.from, request.from, request.count, NULL, ticket, bytes,
 				  &again));

@@ -45,8 +45,8 @@ static void open_with(struct pair *pair, const struct way *way, const struct sec
 	*pair = (struct pair){.way = way, .geometry = geometry};
 	pair->sender = engine_open(&pair->drive, way, "sender", sender->options);
 	pair->receiver = engine_open(&pair->drive, way, "receiver", receiver->options);
-	expect_ok(kvx_pool_alloc(pair->sender, &geometry, &pair->from));
-	expect_ok(kvx_pool_alloc(pair->receiver, &geometry, &pair->to));
+	expect_ok(pool_alloc(pair->sender, &geometry, &pair->from));
+	expect_ok(pool_alloc(pair->receiver, &geometry, &pair->to));
 }
 
 static void open_pair(struct pair *pair, const struct way *way, const char *sender,

@@ -142,8 +142,8 @@ static void open_mixed_with(struct pair *pair, struct request *request, const st
 	*pair = (struct pair){.way = way, .geometry = geometry};
 	pair->receiver = engine_open(&pair->drive, way, "receiver", receiver_options);
 	pair->sender = engine_open(&pair->drive, &other, "sender", options);
-	expect_ok(kvx_pool_alloc(pair->sender, &geometry, &pair->from));
-	expect_ok(kvx_pool_alloc(pair->receiver, &geometry, &pair->to));
+	expect_ok(pool_alloc(pair->sender, &geometry, &pair->from));
+	expect_ok(pool_alloc(pair->receiver, &geometry, &pair->to));
 	request_open(request, pair, 1, 0, geometry.blocks, TABLE_RANDOM);
 }
 
@@ -228,8 +228,8 @@ static void stand_still(const struct way *way, const char *const *receiver_optio
 	pair = (struct pair){.way = way, .geometry = geometry};
 	pair.receiver = engine_open(&pair.drive, way, "receiver", receiver_options);
 	pair.sender = engine_open(&pair.drive, way, "sender", options);
-	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &pair.from));
-	expect_ok(kvx_pool_alloc(pair.receiver, &geometry, &pair.to));
+	expect_ok(pool_alloc(pair.sender, &geometry, &pair.from));
+	expect_ok(pool_alloc(pair.receiver, &geometry, &pair.to));
 	request_open(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
 	exchange_layer(&pair, &request);
 	sleep_ms(2 * HEARTBEAT_MS);

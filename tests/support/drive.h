@@ -7,6 +7,7 @@
 #define KVX_TESTS_DRIVE_H
 
 #include "support/chance.h"
+#include "support/memory.h"
 #include "support/sanitized.h"
 
 #include <kvxfer/kvxfer.h>

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define LEASE_MS 60000u
 
@@ -20,8 +19,8 @@ void pair_open(struct pair *pair, const struct way *way, const struct kvx_geomet
 {
 	pair_open_engines(pair, way, options);
 	pair->geometry = *geometry;
-	expect_ok(kvx_pool_alloc(pair->sender, geometry, &pair->from));
-	expect_ok(kvx_pool_alloc(pair->receiver, geometry, &pair->to));
+	expect_ok(pool_alloc(pair->sender, geometry, &pair->from));
+	expect_ok(pool_alloc(pair->receiver, geometry, &pair->to));
 }
 
 void pair_close(struct pair *pair)
@@ -35,11 +34,8 @@ void pair_close(struct pair *pair)
 static struct kvx_region *plain_region(struct kvx_engine *engine, size_t bytes)
 {
 	struct kvx_region *region;
-	void *address =
-		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	cr_assert_neq(address, MAP_FAILED);
-	expect_ok(kvx_region_register(engine, address, bytes, &region));
+	expect_ok(kvx_region_register(engine, memory_alloc(bytes), bytes, &region));
 	return region;
 }
 
@@ -102,7 +98,7 @@ void pattern_fill(const struct kvx_pool *pool, const struct kvx_geometry *geomet
 
 	for (uint32_t plane = 0; plane < geometry->planes; plane++) {
 		for (uint32_t i = 0; i < count; i++) {
-			uint32_t *block = kvx_pool_block(pool, layer, plane, table[i]);
+			uint32_t *block = block_view(pool, layer, plane, table[i]);
 			uint64_t seed = seed_of(request, layer, plane, i);
 			for (uint32_t word = 0; word < words; word++)
 				block[word] = word_of(seed, word);
@@ -118,7 +114,7 @@ uint64_t pattern_wrong(const struct kvx_pool *pool, const struct kvx_geometry *g
 
 	for (uint32_t plane = 0; plane < geometry->planes; plane++) {
 		for (uint32_t i = 0; i < count; i++) {
-			const uint32_t *block = kvx_pool_block(pool, layer, plane, table[i]);
+			const uint32_t *block = block_view(pool, layer, plane, table[i]);
 			uint64_t seed = seed_of(request, layer, plane, i);
 			for (uint32_t word = 0; word < words; word++)
 				wrong += block[word] != word_of(seed, word);
@@ -133,7 +129,7 @@ void blocks_set(const struct kvx_pool *pool, const struct kvx_geometry *geometry
 	for (uint32_t layer = 0; layer < geometry->layers; layer++)
 		for (uint32_t plane = 0; plane < geometry->planes; plane++)
 			for (uint32_t i = 0; i < count; i++)
-				memset(kvx_pool_block(pool, layer, plane, table[i]), byte,
+				memset(block_view(pool, layer, plane, table[i]), byte,
 				       geometry->block_bytes);
 }
 
@@ -154,9 +150,8 @@ uint64_t blocks_changed(const struct kvx_pool *pool, const struct kvx_geometry *
 	for (uint32_t layer = 0; layer < geometry->layers; layer++)
 		for (uint32_t plane = 0; plane < geometry->planes; plane++)
 			for (uint32_t i = 0; i < count; i++)
-				changed +=
-					bytes_unlike(kvx_pool_block(pool, layer, plane, table[i]),
-						     geometry->block_bytes, byte);
+				changed += bytes_unlike(block_view(pool, layer, plane, table[i]),
+							geometry->block_bytes, byte);
 	return changed;
 }
 

@@ -42,7 +42,7 @@ static void open_rank(struct ranks *ranks, struct rank *rank, const char *name,
 		tensors[i] = (struct kvx_tensor){region, rank->drawn.tensors[i].offset,
 						 rank->drawn.tensors[i].stride};
 	expect_ok(kvx_pool_open(rank->engine, &rank->drawn.geometry, tensors, &rank->pool));
-	expect_ok(kvx_region_alloc(rank->engine, RANKS_TAIL_BYTES, &rank->tail));
+	expect_ok(region_alloc(rank->engine, RANKS_TAIL_BYTES, &rank->tail));
 }
 
 void rank_open(struct ranks *ranks, uint32_t index, const char *const *options,
@@ -230,7 +230,7 @@ uint64_t ranks_wrong(const struct ranks *ranks, uint32_t layer, uint32_t layers,
 			for (uint32_t block = 0; block < geometry->blocks; block++)
 				wrong += block_wrong(
 					ranks, expected,
-					kvx_pool_block(ranks->decode.pool, i, plane, block), bytes);
+					block_view(ranks->decode.pool, i, plane, block), bytes);
 	free(expected);
 	return wrong;
 }

@@ -16,6 +16,7 @@ static void rail_init(struct kvx_tcp_rail *rail, struct kvx_tcp_link *link)
 	rail->connection.rail = rail;
 	rail->lost = -1;
 	kvx_list_init(&rail->unsent);
+	kvx_list_init(&rail->unread);
 }
 
 struct kvx_tcp_link *kvx_tcp_link_new(struct kvx_transport *transport, uint32_t rails,
@@ -44,6 +45,7 @@ static void rail_close(struct kvx_tcp_rail *rail)
 	kvx_tcp_connection_close(&rail->connection);
 	kvx_tcp_sending_clear(&rail->sending);
 	kvx_list_remove(&rail->unsent);
+	kvx_list_remove(&rail->unread);
 	rail->receiving = (struct kvx_tcp_receiving){0};
 	rail->state = KVX_TCP_RAIL_DOWN;
 }

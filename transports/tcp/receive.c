@@ -11,7 +11,7 @@ struct aim {
 	struct iovec parts[PARTS_MAX + 1];
 	int count;
 	uint32_t payload; /* bytes of the frame under way */
-	size_t bytes;     /* in all */
+	size_t bytes;     /* in all; 0: the sink has no room now */
 };
 
 /* Cuts what the sink answered to what was asked. */
@@ -37,6 +37,8 @@ static void aim_payload(struct kvx_tcp_rail *rail, struct aim *aim)
 		count = context->sink->place(context->engine, &rail->connection.link->base,
 					     &receiving->unit, receiving->place, receiving->left,
 					     aim->parts, PARTS_MAX);
+	if (count == KVX_PLACE_LATER)
+		return;
 	if (count <= 0) {
 		receiving->refused = true;
 		aim->parts[0] = (struct iovec){transport->scratch, sizeof(transport->scratch)};
@@ -120,12 +122,23 @@ static void cut(struct aim *aim, size_t most)
 	}
 }
 
+/* The poller would tell of what the socket holds, but never of what is decrypted already. */
+static void wait_for_room(struct kvx_tcp_rail *rail)
+{
+	if (kvx_list_empty(&rail->unread))
+		kvx_list_append(&rail->connection.transport->unread, &rail->unread);
+}
+
 /* One read of at most that many bytes. Returns how many if there may be more to read, else 0. */
 static size_t receive(struct kvx_tcp_rail *rail, size_t most)
 {
 	struct aim aim;
 
 	aim_read(rail, &aim);
+	if (!aim.bytes) {
+		wait_for_room(rail);
+		return 0;
+	}
 	cut(&aim, most);
 	ssize_t got = kvx_tcp_connection_receive_parts(&rail->connection, aim.parts, aim.count);
 	if (got > 0) {
@@ -154,4 +167,25 @@ void kvx_tcp_receiver_ready(struct kvx_pollable *pollable, uint32_t events)
 			return;
 		done += bytes;
 	}
+}
+
+int kvx_tcp_receive_again(struct kvx_transport *transport)
+{
+	struct kvx_list again;
+	int count = 0;
+
+	kvx_list_init(&again);
+	while (!kvx_list_empty(&transport->unread)) {
+		struct kvx_list *entry = transport->unread.next;
+		kvx_list_remove(entry);
+		kvx_list_append(&again, entry);
+	}
+	while (!kvx_list_empty(&again)) {
+		struct kvx_tcp_rail *rail =
+			kvx_container_of(again.next, struct kvx_tcp_rail, unread);
+		kvx_list_remove(&rail->unread);
+		kvx_tcp_receiver_ready(&rail->connection.pollable, EPOLLIN);
+		count += kvx_list_empty(&rail->unread);
+	}
+	return count;
 }

@@ -11,8 +11,11 @@
 
 void kvx_tcp_sending_clear(struct kvx_tcp_sending *sending)
 {
-	for (uint32_t i = 0; i < sending->frame_count; i++)
+	for (uint32_t i = 0; i < sending->frame_count; i++) {
 		free(sending->frames[i].rest);
+		if (sending->frames[i].released)
+			++*sending->frames[i].released;
+	}
 	sending->first = sending->count = sending->frame_count = sending->bytes = 0;
 	sending->full = false;
 }
@@ -32,6 +35,7 @@ static void add_frame(struct kvx_tcp_sending *sending, const struct kvx_batch *b
 	kvx_tcp_header_encode(batch, frame->header);
 	frame->flow = batch->flow;
 	frame->rest = NULL;
+	frame->released = batch->released;
 	frame->first = sending->count;
 	*part = (struct iovec){frame->header, sizeof(frame->header)};
 	for (uint32_t i = 0; i < batch->count; i++) {

@@ -124,6 +124,7 @@ static int tcp_open(const struct kvx_transport_context *context, struct kvx_tran
 	kvx_list_init(&transport->halves);
 	kvx_list_init(&transport->links);
 	kvx_list_init(&transport->unsent);
+	kvx_list_init(&transport->unread);
 	kvx_list_init(&transport->troubled);
 	int error = start_listening(transport);
 	if (error) {
@@ -180,6 +181,7 @@ static int tcp_progress(struct kvx_transport *transport, int64_t now_ns)
 		kvx_tcp_send(kvx_container_of(transport->unsent.next, struct kvx_tcp_rail, unsent));
 	if (now_ns >= transport->timer_ns)
 		done += run_timers(transport, now_ns);
+	done += kvx_tcp_receive_again(transport);
 	for (; !kvx_list_empty(&transport->troubled); done++)
 		kvx_tcp_link_report(
 			kvx_container_of(transport->troubled.next, struct kvx_tcp_link, trouble));
@@ -189,7 +191,8 @@ static int tcp_progress(struct kvx_transport *transport, int64_t now_ns)
 /* All the rest makes a socket ready; timers do well with the progress() calls of a sleeper. */
 static bool tcp_arm(struct kvx_transport *transport)
 {
-	return !kvx_list_empty(&transport->troubled) || !kvx_list_empty(&transport->unsent);
+	return !kvx_list_empty(&transport->troubled) || !kvx_list_empty(&transport->unsent) ||
+	       !kvx_list_empty(&transport->unread);
 }
 
 /* Which network interface carries a connection is the kernel's choice. */

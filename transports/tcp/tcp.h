@@ -38,6 +38,7 @@ struct kvx_transport {
 	uint32_t half_made;         /* connections of greetings and halves */
 	struct kvx_list links;      /* all others, of both sides */
 	struct kvx_list unsent;     /* rails with frames to send at the next progress */
+	struct kvx_list unread;     /* rails to read from at the next progress */
 	struct kvx_list troubled;   /* links with something to tell the sink at the next progress */
 	int64_t timer_ns;           /* when a deadline or retry is due */
 	char address[KVX_ADDRESS_MAX + 1];
@@ -63,7 +64,8 @@ struct kvx_tcp_frame {
 	uint8_t header[KVX_TCP_HEADER_BYTES];
 	uint32_t first, end;
 	const struct kvx_flow *flow;
-	char *rest; /* copy of what was left to send, after withdraw() */
+	char *rest;         /* copy of what was left to send, after withdraw() */
+	uint32_t *released; /* of the batch, or NULL */
 };
 
 /* Frames that one system call is to send. parts[first..count) is what is left of them. */
@@ -97,6 +99,7 @@ enum kvx_tcp_rail_state {
 struct kvx_tcp_rail {
 	struct kvx_tcp_connection connection;
 	struct kvx_list unsent; /* in the transport's, or in none */
+	struct kvx_list unread; /* likewise: the sink had no room for what comes next */
 	enum kvx_tcp_rail_state state;
 	int lost;           /* errno of the loss, 0 for a close, to be told; -1: nothing to tell */
 	int64_t due_ns;     /* connecting side: retry when down, deadline when dialling */
@@ -251,5 +254,8 @@ void kvx_tcp_sending_clear(struct kvx_tcp_sending *sending);
 
 /* receive.c */
 void kvx_tcp_receiver_ready(struct kvx_pollable *pollable, uint32_t events);
+
+/* Reads from the rails that the sink had no room for. */
+int kvx_tcp_receive_again(struct kvx_transport *transport);
 
 #endif
