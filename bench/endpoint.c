@@ -85,6 +85,8 @@ static int open_plain_pool(struct kvx_endpoint *endpoint, const struct kvx_geome
 		kvx_failure_set("pool: no memory for %zu bytes", bytes);
 		goto done;
 	}
+	/* Now, so that no page is made while bytes move; the library does so with its own. */
+	memset(memory, 0, bytes);
 	if (kvx_region_register(endpoint->engine, memory, bytes, &endpoint->region)) {
 		kvx_failure_set("%s", kvx_error_text());
 		goto done;
@@ -111,12 +113,6 @@ static int open_pool(struct kvx_endpoint *endpoint)
 	return 0;
 }
 
-/* So that no page is made while bytes move. Both kinds of pool are packed. */
-static void touch(struct kvx_endpoint *endpoint)
-{
-	memset(kvx_pool_block(endpoint->pool, 0, 0, 0), 0, kvx_setup_pool_bytes(&endpoint->setup));
-}
-
 int kvx_endpoint_open(struct kvx_endpoint *endpoint, struct kvx_setup *setup, enum kvx_end end,
 		      bool verbose)
 {
@@ -131,7 +127,6 @@ int kvx_endpoint_open(struct kvx_endpoint *endpoint, struct kvx_setup *setup, en
 		goto fail_close;
 	if (open_engine(endpoint) || open_pool(endpoint))
 		goto fail_close;
-	touch(endpoint);
 	return 0;
 
 fail_close:

@@ -3,6 +3,7 @@
 #ifndef KVX_BASE_SLICE_H
 #define KVX_BASE_SLICE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define KVX_BATCH_SLICES_MAX 128u /* slices of one batch */
@@ -29,7 +30,8 @@ struct kvx_memory {
 	uint64_t bytes;
 	int fd;         /* a memfd sealed against shrinking that others may map read-only, or -1 */
 	uint32_t index; /* unique in the engine, never reused */
-	const struct kvx_memory_kind *kind;
+	bool touchable; /* the CPU may read and write it */
+	const struct kvx_memory_kind *kind; /* NULL: not known, but not the CPU's */
 	struct kvx_device *device; /* that copies it for transports which cannot; NULL: the CPU */
 	int dmabuf;                /* a dma-buf that holds it from dmabuf_offset on, or -1 */
 	uint64_t dmabuf_offset;

@@ -32,9 +32,7 @@ static inline const struct kvx_source *kvx_pool_layer(const struct kvx_pool *poo
 /* The CPU may read and write it. */
 static inline bool kvx_pool_is_touchable(const struct kvx_pool *pool)
 {
-	const struct kvx_memory_kind *kind = pool->memories[0]->kind;
-
-	return kind && kind->touchable;
+	return pool->memories[0]->touchable;
 }
 
 static inline uint32_t kvx_pool_tensors(const struct kvx_pool *pool)

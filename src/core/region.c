@@ -56,7 +56,7 @@ static int find_place(const struct kvx_topology *topology, const struct kvx_memo
 {
 	struct kvx_topology_place found;
 
-	if (memory->kind && memory->kind->touchable)
+	if (memory->touchable)
 		return kvx_topology_place_of_memory(topology, memory->address, memory->bytes,
 						    place);
 	for (*place = 0; memory->device && !kvx_topology_place(topology, *place, &found); ++*place)
@@ -181,7 +181,7 @@ static int attach_to(const struct kvx_engine_transport *transport, struct kvx_re
 		     bool *reached)
 {
 	struct kvx_memory *memory = &region->memory;
-	bool staged = memory->device || (memory->kind && memory->kind->touchable);
+	bool staged = memory->device || memory->touchable;
 
 	*reached = true;
 	if (!transport->ops->one_sided)
@@ -288,7 +288,8 @@ static int look_at(struct kvx_engine *engine, struct kvx_memory *memory)
 
 	memory->kind = kvx_memory_kind_of(memory->address);
 	int error = memory->kind->check(memory->address, memory->bytes, &number);
-	if (!error && !memory->kind->touchable)
+	memory->touchable = memory->kind->touchable;
+	if (!error && !memory->touchable)
 		error = kvx_device_find(engine, memory->kind, number, &memory->device);
 	return error;
 }
@@ -368,6 +369,7 @@ int kvx_region_alloc_near(struct kvx_engine *engine, size_t bytes, int numa,
 	made->engine = engine;
 	made->allocated = true;
 	made->memory.kind = &kvx_memory_host;
+	made->memory.touchable = true;
 	error = kvx_memory_alloc(&made->memory, bytes, numa);
 	if (error)
 		goto fail_memory;

@@ -78,6 +78,7 @@ struct kvx_memory_kind {
 };
 
 extern const struct kvx_memory_kind kvx_memory_host;
+extern const struct kvx_memory_kind kvx_memory_cuda;
 
 /* The kind of an address; host owns whatever no other kind does. */
 const struct kvx_memory_kind *kvx_memory_kind_of(const void *address);

@@ -43,7 +43,8 @@ EACH_WAY_TEST(contract_4__each_unit_is_counted_once)
 	cr_assert_eq(sent.units_sent, units * geometry.layers);
 	cr_assert_eq(sent.bytes_sent, received.bytes_received);
 	cr_assert_eq(sent.units_resent, 0);
-	cr_assert_eq(sent.slices_sent, 16u * 2 * 64);
+	if (!memory_is_device()) /* what is staged leaves in buffers */
+		cr_assert_eq(sent.slices_sent, 16u * 2 * 64);
 	cr_assert_eq(sent.streams_completed + received.grants_completed, 2);
 	request_close(&request);
 	pair_close(&pair);

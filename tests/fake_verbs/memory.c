@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define PAGE_BYTES 4096u
@@ -154,12 +155,21 @@ static struct ibv_mr *enter(struct ibv_pd *pd, struct fake_mr *mr)
 	return &mr->ibv;
 }
 
+/* Not a device's address space. */
+static bool is_readable(void *address)
+{
+	char byte;
+	const struct iovec own = {&byte, 1}, there = {address, 1};
+
+	return process_vm_readv(getpid(), &own, 1, &there, 1, 0) == 1;
+}
+
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t bytes,
 				       uint64_t iova, unsigned access)
 {
 	struct fake_mr *mr;
 
-	if (!is_mapped(address, bytes)) {
+	if (!is_mapped(address, bytes) || !is_readable(address)) {
 		errno = EFAULT;
 		return NULL;
 	}
@@ -185,15 +195,18 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *address, size_t b
 	return ibv_reg_mr_iova2(pd, address, bytes, iova, (unsigned)access);
 }
 
-/* Stands for a device's memory; 0 or an errno. */
+/* Stands for a device's memory; 0 or an errno. The buffer begins at the descriptor's position, as
+ * the made-up GPU gives it. */
 static int map_file(struct fake_mr *mr, int fd, uint64_t offset, size_t bytes, unsigned access)
 {
+	off_t begin = lseek(fd, 0, SEEK_CUR);
 	uint64_t skip = offset % PAGE_BYTES;
 	int protection = PROT_READ | (access & IBV_ACCESS_LOCAL_WRITE ? PROT_WRITE : 0);
 	struct stat stat;
 
-	if (fstat(fd, &stat))
+	if (begin < 0 || fstat(fd, &stat))
 		return EBADF;
+	offset += (uint64_t)begin;
 	if (stat.st_size < 0 || offset > (uint64_t)stat.st_size ||
 	    bytes > (uint64_t)stat.st_size - offset)
 		return EINVAL;

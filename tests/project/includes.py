@@ -14,6 +14,7 @@ ALLOWED = {
     "src/base": (),
     "src/plan": ("src/base/",),
     "src/memory": ("src/base/", SEAM),
+    "src/cuda": ("src/base/", "src/memory/kind.h"),
     "src/topology": ("src/base/",),
     "src/secret": ("src/base/",),
     "src/core": ("src/base/", "src/secret/", "src/plan/", "src/memory/", "src/topology/", SEAM),
@@ -32,6 +33,7 @@ SHARED = ("json/text.h", "json/topology.h")
 
 # Third-party headers live in one folder each, so that dropping one touches one folder.
 THIRD_PARTY = {
+    "cuda": ("tests",),
     "xxhash.h": ("src/core", "src/plan", "tests"),
     "hwloc": ("src/topology", "tests"),
     "numa.h": ("src/topology",),

@@ -158,7 +158,7 @@ static bool next_request(const struct kvx_verbs_pair *pair, const struct kvx_ver
 	request->local = slice->local + done;
 	request->length = (uint32_t)length;
 	request->lkey = mr->lkey;
-	request->inlined = length <= pair->inline_bytes && slice->memory->dmabuf < 0;
+	request->inlined = length <= pair->inline_bytes && slice->memory->touchable;
 	request->remote = keys->bases[piece] + (there & (chunk_there - 1));
 	return true;
 }
