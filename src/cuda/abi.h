@@ -291,6 +291,7 @@ struct kvx_cu_access {
 	X(ctx_push_current, cuCtxPushCurrent_v2, (struct kvx_cu_context * context))                \
 	X(ctx_pop_current, cuCtxPopCurrent_v2, (struct kvx_cu_context * *context))                 \
 	X(ctx_get_current, cuCtxGetCurrent, (struct kvx_cu_context * *context))                    \
+	X(ctx_get_device, cuCtxGetDevice, (kvx_cu_device * device))                                \
 	X(ctx_synchronize, cuCtxSynchronize, (void))                                               \
 	X(pointer_get_attribute, cuPointerGetAttribute,                                            \
 	  (void *value, enum kvx_cu_pointer_attribute attribute, kvx_cu_ptr address))              \

@@ -177,6 +177,17 @@ EXPORT enum kvx_cu_result cuCtxGetCurrent(struct kvx_cu_context **context)
 	return KVX_CU_SUCCESS;
 }
 
+EXPORT enum kvx_cu_result cuCtxGetDevice(kvx_cu_device *device)
+{
+	struct kvx_cu_context *context;
+	enum kvx_cu_result result = fake_enter(&context);
+
+	if (result)
+		return result;
+	*device = (kvx_cu_device)context->device;
+	return fake_leave(KVX_CU_SUCCESS);
+}
+
 EXPORT enum kvx_cu_result cuCtxSynchronize(void)
 {
 	struct kvx_cu_context *context;

@@ -265,8 +265,7 @@ static enum kvx_cu_result tell(struct fake_range *range, struct fake_segment *se
 	case KVX_CU_POINTER_BUFFER_ID:
 		return ANSWER(uint64_t, range->id);
 	case KVX_CU_POINTER_DEVICE_ORDINAL:
-		return ANSWER(int,
-			      (virtual ? segment->memory->context : range->context)->device);
+		return ANSWER(int, (virtual ? segment->memory->context : range->context)->device);
 	case KVX_CU_POINTER_IS_IPC_CAPABLE:
 		return ANSWER(uint32_t, range->kind == FAKE_ALLOCATED && fake_option(FAKE_ipc));
 	case KVX_CU_POINTER_IS_GPU_DIRECT_CAPABLE:
