@@ -113,7 +113,7 @@ static void revoke_what_is_under_way(const char *transport)
 	}
 	drive_for(&pair.drive, 5);
 	expect_ok(kvx_stream_layers_ready(request.stream, 0, geometry.layers));
-	for (int step = 0; step < 4; step += stats_of(pair.sender).slices_sent > 0)
+	for (int sent = 0; sent<4; sent += stats_of(pair.sender).slices_sent> 0)
 		expect_ok(kvx_engine_progress(pair.sender));
 	expect_ok(kvx_grant_revoke(request.grant, 0));
 	struct kvx_stats before = stats_of(pair.receiver);

@@ -53,9 +53,9 @@ def compile_program(name, *flags):
 
 
 @tap.cases_for(["kvxfer.h", "topology.h", "doctor.h", "plan.h", "cuda.h", "device.cuh",
-                "libkvxfer.so", "libkvxfer.so.0", "libkvxfer.so.0.1.0", "libkvxfer.a", "kvxfer.pc", "kvxfer-bench", "kvxfer-bench.1",
-                "kvxfer-topo", "kvxfer-topo.1", "kvxfer-doctor", "kvxfer-doctor.1", "kvxfer-plan",
-                "kvxfer-plan.1"])
+                "libkvxfer.so", "libkvxfer.so.0", "libkvxfer.so.0.1.0", "libkvxfer.a",
+                "kvxfer.pc", "kvxfer-bench", "kvxfer-bench.1", "kvxfer-topo", "kvxfer-topo.1",
+                "kvxfer-doctor", "kvxfer-doctor.1", "kvxfer-plan", "kvxfer-plan.1"])
 def is_installed(name):
     if name.startswith("kvxfer-") and not (tap.BUILD / "bench").is_dir():
         raise tap.Skip("this build has no programs")
