@@ -33,6 +33,7 @@ struct kvx_memory {
 	bool touchable; /* the CPU may read and write it */
 	const struct kvx_memory_kind *kind; /* NULL: not known, but not the CPU's */
 	struct kvx_device *device; /* that copies it for transports which cannot; NULL: the CPU */
+	const char *gpudirect;     /* by what hardware reaches a device's; NULL: it does not */
 	int dmabuf;                /* a dma-buf that holds it from dmabuf_offset on, or -1 */
 	uint64_t dmabuf_offset;
 	void *registered[KVX_TRANSPORTS_MAX]; /* what each transport's hardware knows it by */

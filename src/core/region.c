@@ -160,6 +160,7 @@ static int attach_device_memory(const struct kvx_engine_transport *transport,
 						  &memory->dmabuf_offset))
 		kvx_log_write(log, KVX_LOG_INFO, "region %p: %s", (void *)memory->address,
 			      kvx_error_text());
+	memory->gpudirect = "dma-buf";
 	if (memory->dmabuf >= 0)
 		error = transport->ops->attach(transport->instance, memory);
 	if (fd < 0 && memory->dmabuf >= 0)
@@ -167,12 +168,15 @@ static int attach_device_memory(const struct kvx_engine_transport *transport,
 	memory->dmabuf = fd;
 	if (error && fd < 0) {
 		memory->dmabuf_offset = 0;
+		memory->gpudirect = "peer memory";
 		error = transport->ops->attach(transport->instance, memory);
 	}
-	if (error)
+	if (error) {
+		memory->gpudirect = NULL;
 		kvx_log_write(log, KVX_LOG_WARNING,
 			      "region %p: no GPUDirect over %s, its bytes are staged: %s",
 			      (void *)memory->address, transport->ops->name, kvx_error_text());
+	}
 	return error;
 }
 

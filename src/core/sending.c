@@ -480,6 +480,7 @@ static bool take_share(struct kvx_stream *stream, const struct kvx_message *acce
 	stream->plan = plan;
 	stream->share = accept->share;
 	stream->staged = is_staged(stream);
+	stream->lifted = kvx_lift_device(stream, 0);
 	strcpy(stream->why, stream->peer->info.why);
 	pthread_mutex_unlock(&stream->transfer.engine->lock);
 	stream->unit_first = accept->unit_first;

@@ -338,15 +338,31 @@ int kvx_stream_fd(struct kvx_stream *stream)
 	return kvx_event_fd(&stream->transfer.event);
 }
 
+/* Which way bytes take to the transport. */
+static void describe_way(const struct kvx_stream *stream, char *text, size_t size)
+{
+	const struct kvx_memory *memory = stream->pool->memories[0];
+
+	if (stream->lifted)
+		snprintf(text, size, "staged in pinned memory by %s %u (%s)",
+			 stream->lifted->kind->name, stream->lifted->number, stream->lifted->pci);
+	else if (memory->device && memory->gpudirect)
+		snprintf(text, size, "direct from %s %u (%s), GPUDirect by %s",
+			 memory->device->kind->name, memory->device->number, memory->device->pci,
+			 memory->gpudirect);
+	else
+		snprintf(text, size, "%s", stream->staged ? "gathered first" : "direct");
+}
+
 size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t size)
 {
 	struct kvx_engine *engine = stream->transfer.engine;
-	char why[sizeof(stream->why)];
+	char why[sizeof(stream->why)], way[128];
 
 	pthread_mutex_lock(&engine->lock);
 	const struct kvx_image copy = stream->plan.image, *image = &copy;
 	uint32_t layers = stream->share.layers, runs = stream->plan.run_count;
-	bool staged = stream->staged;
+	describe_way(stream, way, sizeof(way));
 	strcpy(why, stream->why);
 	pthread_mutex_unlock(&engine->lock);
 	if (!image->planes) /* it is not aimed at a grant yet */
@@ -358,8 +374,8 @@ size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t si
 			 "tokens or more contiguous at both ends, %u units a layer, %s; transport: "
 			 "%s",
 			 layers, (unsigned long long)kvx_image_bytes(image), image->token_first,
-			 last, image->planes, runs, image->chunk_tokens, image->units,
-			 staged ? "gathered first" : "direct", why[0] ? why : "not connected");
+			 last, image->planes, runs, image->chunk_tokens, image->units, way,
+			 why[0] ? why : "not connected");
 	return length < 0 ? 0 : (size_t)length;
 }
 

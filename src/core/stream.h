@@ -61,7 +61,8 @@ struct kvx_stream {
 	uint32_t word_layers;  /* that the word has told of */
 	uint32_t requests;     /* to be acknowledged once nothing is in flight */
 	uint32_t targets_known;
-	bool staged;           /* its pieces are gathered first */
+	bool staged;                     /* its pieces are gathered first */
+	const struct kvx_device *lifted; /* that copies them, or NULL; under the engine's lock */
 	bool units_have_rails; /* a unit belongs to home[unit], and goes elsewhere only while
 				  that is down */
 	bool started, presented;

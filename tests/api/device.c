@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pools in a device's memory, as a program sees them. The device is made up. */
+#include "support/pair.h"
+
+#include <kvxfer/operate.h>
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCKS 64u
+#define LAYERS 4u
+#define LEASE_MS 20000u
+
+static const struct kvx_geometry geometry = {
+	.layers = LAYERS, .planes = 2, .blocks = BLOCKS, .block_bytes = 16384};
+static const struct way loop = {"loop", false}, tcp = {"tcp", false}, verbs = {"verbs", false};
+
+static void steer(const char *option, uint64_t value)
+{
+	void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+	void (*set)(const char *, uint64_t) =
+		(void (*)(const char *, uint64_t))dlsym(driver, "fake_cuda_set");
+
+	cr_assert(set, "%s", dlerror());
+	set(option, value);
+}
+
+static void open_pools(struct pair *pair, const struct way *way, const char *const *options)
+{
+	cr_assert(memory_is_device());
+	pair_open(pair, way, &geometry, options);
+}
+
+static const char *explained(const struct kvx_stream *stream)
+{
+	static char text[1024];
+
+	kvx_stream_explain(stream, text, sizeof(text));
+	return text;
+}
+
+static void expect_way(const struct way *way, const char *words)
+{
+	struct request request;
+	struct pair pair;
+
+	open_pools(&pair, way, NULL);
+	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	request_run(&request);
+	cr_assert(strstr(explained(request.stream), words), "%s", explained(request.stream));
+	request_close(&request);
+	pair_close(&pair);
+}
+
+Test(device, a_stream_tells_that_it_is_staged_and_where)
+{
+	expect_way(&loop, "staged in pinned memory by cuda 0 (");
+	expect_way(&tcp, "staged in pinned memory by cuda 0 (");
+}
+
+Test(device, a_stream_over_verbs_tells_how_hardware_reaches_the_memory)
+{
+	expect_way(&verbs, "GPUDirect by dma-buf");
+}
+
+/* The engines have tcp beside verbs, and take it. */
+Test(device, memory_that_hardware_does_not_reach_is_staged)
+{
+	static const char *const both[] = {"transports=verbs,tcp", NULL};
+	struct request request;
+	struct pair pair;
+
+	memory_alloc(4096); /* loads the driver */
+	steer("dmabuf", 0);
+	open_pools(&pair, &verbs, both);
+	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	request_run(&request);
+	cr_assert(strstr(explained(request.stream), "staged"), "%s", explained(request.stream));
+	request_close(&request);
+	pair_close(&pair);
+}
+
+/* Copies fail while a request is under way: both ends learn of it, and so does whoever comes later
+ * where it was noticed. */
+static void expect_failure(struct pair *pair, uint64_t copies)
+{
+	struct request request;
+	uint32_t table[] = {0};
+	struct kvx_grant *grant;
+
+	steer("fail_after", copies);
+	request_open(&request, pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	expect_ok(kvx_stream_layers_ready(request.stream, 0, LAYERS));
+	int grant_end = wait_grant(&pair->drive, request.grant, KVX_ALL_LAYERS, PATIENCE_MS);
+	int stream_end = wait_stream(&pair->drive, request.stream, KVX_ALL_LAYERS, PATIENCE_MS);
+	cr_assert(grant_end == KVX_E_TRANSPORT || stream_end == KVX_E_TRANSPORT, "%d, %d",
+		  grant_end, stream_end);
+	cr_assert(grant_end < 0 && stream_end < 0);
+	request_close(&request);
+	struct kvx_pool *failed = stream_end == KVX_E_TRANSPORT ? pair->from : pair->to;
+	expect_fail(kvx_grant_open(failed, table, 1, NULL, LEASE_MS, &grant), KVX_E_TRANSPORT,
+		    "cuda 0 has failed", "ILLEGAL_ADDRESS");
+}
+
+Test(device, a_device_that_fails_ends_what_it_copies_for)
+{
+	struct pair pair;
+
+	open_pools(&pair, &tcp, NULL);
+	expect_failure(&pair, 20);
+	pair_close(&pair);
+}
+
+/* Revoked while copies are slow: when that returns none of them lands any more. */
+Test(device, no_late_byte_out_of_slow_copies, .timeout = 60)
+{
+	struct request request;
+	struct pair pair;
+
+	open_pools(&pair, &loop, NULL);
+	steer("delay_us", 500);
+	for (uint32_t round = 0; round < 20; round++) {
+		request_open(&request, &pair, round + 1, 0, BLOCKS, TABLE_RANDOM);
+		expect_ok(kvx_stream_layers_ready(request.stream, 0, LAYERS));
+		drive_for(&pair.drive, round % 7);
+		expect_ok(kvx_grant_revoke(request.grant, 0));
+		blocks_set(pair.to, &geometry, request.to, BLOCKS, 0x5a);
+		drive_for(&pair.drive, 5);
+		cr_assert_eq(blocks_changed(pair.to, &geometry, request.to, BLOCKS, 0x5a), 0);
+		request_close(&request);
+	}
+	pair_close(&pair);
+}
+
+/* Closing waits for copies that read the blocks: the caller may free them afterwards. */
+Test(device, a_cancelled_stream_reads_nothing_any_more, .timeout = 60)
+{
+	struct request request;
+	struct pair pair;
+
+	open_pools(&pair, &loop, NULL);
+	steer("delay_us", 500);
+	for (uint32_t round = 0; round < 10; round++) {
+		request_open(&request, &pair, round + 1, 0, BLOCKS, TABLE_RANDOM);
+		expect_ok(kvx_stream_layers_ready(request.stream, 0, LAYERS));
+		drive_for(&pair.drive, round % 5);
+		kvx_stream_cancel(request.stream);
+		request_close(&request);
+	}
+	steer("delay_us", 0);
+	pair_expect_works(&pair, 99);
+	pair_close(&pair);
+}
+
+Test(device, checksums_of_a_pool_are_those_of_its_bytes)
+{
+	uint64_t device_sums[LAYERS], host_sums[LAYERS];
+	struct request request;
+	struct kvx_pool *host;
+	struct pair pair;
+
+	open_pools(&pair, &loop, NULL);
+	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	expect_ok(kvx_pool_alloc(pair.sender, &geometry, &host));
+	for (uint32_t layer = 0; layer < LAYERS; layer++)
+		for (uint32_t plane = 0; plane < 2; plane++)
+			for (uint32_t i = 0; i < BLOCKS; i++)
+				memcpy(kvx_pool_block(host, layer, plane, i),
+				       block_view(pair.from, layer, plane, i),
+				       geometry.block_bytes);
+	expect_ok(kvx_pool_checksum(pair.from, request.from, BLOCKS, device_sums));
+	expect_ok(kvx_pool_checksum(host, request.from, BLOCKS, host_sums));
+	cr_assert_arr_eq(device_sums, host_sums, sizeof(host_sums));
+	request_close(&request);
+	pair_close(&pair);
+}
+
+Test(device, a_pool_of_two_sorts_of_memory_is_refused)
+{
+	struct kvx_region *device, *host;
+	struct kvx_tensor tensors[2] = {0};
+	struct kvx_geometry two = {.layers = 1, .planes = 2, .blocks = 1, .block_bytes = 4096};
+	struct kvx_pool *pool;
+	struct pair pair;
+
+	open_pools(&pair, &loop, NULL);
+	expect_ok(region_alloc(pair.sender, 4096, &device));
+	expect_ok(kvx_region_alloc(pair.sender, 4096, &host));
+	tensors[0].region = device;
+	tensors[1].region = host;
+	expect_fail(kvx_pool_open(pair.sender, &two, tensors, &pool), KVX_E_INVALID,
+		    "layer 0 plane 1", "one device's");
+	pair_close(&pair);
+}
+
+/* As most engines have it: the first token is the CPU's. */
+static void run_with_host_tail(const struct way *way)
+{
+	struct kvx_tail tails[2];
+	struct request request;
+	struct pair pair;
+
+	open_pools(&pair, way, NULL);
+	for (int i = 0; i < 2; i++) {
+		tails[i] = (struct kvx_tail){.bytes = 1024};
+		expect_ok(
+			kvx_region_alloc(i ? pair.receiver : pair.sender, 4096, &tails[i].region));
+		memset(kvx_region_address(tails[i].region), i ? 0 : 0x77, 4096);
+	}
+	request_init(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	const struct kvx_grant_options granted = {.tail = tails[1]};
+	const struct kvx_stream_options streamed = {.tail = tails[0]};
+	size_t size;
+	expect_ok(kvx_grant_open(pair.to, request.to, BLOCKS, &granted, LEASE_MS, &request.grant));
+	const void *ticket = kvx_grant_ticket(request.grant, &size);
+	expect_ok(kvx_stream_open(pair.from, request.from, BLOCKS, &streamed, ticket, size,
+				  &request.stream));
+	expect_ok(kvx_stream_tail_ready(request.stream));
+	request_run(&request);
+	const uint8_t *bytes = kvx_region_address(tails[1].region);
+	cr_assert(bytes[0] == 0x77 && bytes[1023] == 0x77 && bytes[1024] == 0);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+Test(device, a_tail_may_lie_in_memory_of_the_host)
+{
+	run_with_host_tail(&loop);
+	run_with_host_tail(&tcp);
+	run_with_host_tail(&verbs);
+}
+
+Test(device, words_tell_what_becomes_of_each_layer)
+{
+	uint32_t words[LAYERS + 1];
+	struct request request;
+	struct pair pair;
+
+	memset(words, 0xff, sizeof(words));
+	open_pools(&pair, &tcp, NULL);
+	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	expect_fail(kvx_grant_mirror(request.grant, NULL, LAYERS), KVX_E_INVALID, "NULL");
+	expect_fail(kvx_grant_mirror(request.grant, words, LAYERS - 1), KVX_E_INVALID, "3 words");
+	expect_ok(kvx_grant_mirror(request.grant, words, LAYERS + 1));
+	expect_fail(kvx_grant_mirror(request.grant, words, LAYERS), KVX_E_INVALID, "already");
+	expect_ok(kvx_stream_layers_ready(request.stream, 0, 2));
+	for (uint32_t layer = 0; layer < 2; layer++)
+		request_expect_layer(&request, layer);
+	drive_for(&pair.drive, 5);
+	cr_assert(words[0] == KVX_WORD_WHOLE && words[1] == KVX_WORD_WHOLE);
+	cr_assert(words[2] == KVX_WORD_PENDING && words[3] == KVX_WORD_PENDING);
+	expect_ok(kvx_grant_revoke(request.grant, 0));
+	cr_assert(words[0] == KVX_WORD_WHOLE && words[2] == KVX_WORD_FAILED &&
+		  words[3] == KVX_WORD_FAILED && words[LAYERS] == KVX_WORD_PENDING);
+	request_close(&request);
+	pair_close(&pair);
+}
