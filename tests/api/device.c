@@ -16,14 +16,22 @@ static const struct kvx_geometry geometry = {
 	.layers = LAYERS, .planes = 2, .blocks = BLOCKS, .block_bytes = 16384};
 static const struct way loop = {"loop", false}, tcp = {"tcp", false}, verbs = {"verbs", false};
 
+static void *of_driver(const char *name)
+{
+	void *function = dlsym(dlopen("libcuda.so.1", RTLD_NOW), name);
+
+	cr_assert(function, "%s", dlerror());
+	return function;
+}
+
 static void steer(const char *option, uint64_t value)
 {
-	void *driver = dlopen("libcuda.so.1", RTLD_NOW);
-	void (*set)(const char *, uint64_t) =
-		(void (*)(const char *, uint64_t))dlsym(driver, "fake_cuda_set");
+	((void (*)(const char *, uint64_t))of_driver("fake_cuda_set"))(option, value);
+}
 
-	cr_assert(set, "%s", dlerror());
-	set(option, value);
+static uint64_t copies_done(void)
+{
+	return ((uint64_t(*)(void))of_driver("fake_cuda_copies"))();
 }
 
 static void open_pools(struct pair *pair, const struct way *way, const char *const *options)
@@ -119,14 +127,14 @@ Test(device, no_late_byte_out_of_slow_copies, .timeout = 60)
 	struct pair pair;
 
 	open_pools(&pair, &loop, NULL);
-	steer("delay_us", 500);
-	for (uint32_t round = 0; round < 20; round++) {
+	steer("delay_us", 200);
+	for (uint32_t round = 0; round < 16; round++) {
 		request_open(&request, &pair, round + 1, 0, BLOCKS, TABLE_RANDOM);
 		expect_ok(kvx_stream_layers_ready(request.stream, 0, LAYERS));
-		drive_for(&pair.drive, round % 7);
+		drive_for(&pair.drive, 10 * round);
 		expect_ok(kvx_grant_revoke(request.grant, 0));
 		blocks_set(pair.to, &geometry, request.to, BLOCKS, 0x5a);
-		drive_for(&pair.drive, 5);
+		drive_for(&pair.drive, 20);
 		cr_assert_eq(blocks_changed(pair.to, &geometry, request.to, BLOCKS, 0x5a), 0);
 		request_close(&request);
 	}
@@ -141,11 +149,15 @@ Test(device, a_cancelled_stream_reads_nothing_any_more, .timeout = 60)
 
 	open_pools(&pair, &loop, NULL);
 	steer("delay_us", 500);
-	for (uint32_t round = 0; round < 10; round++) {
+	for (uint32_t round = 1; round < 10; round++) {
 		request_open(&request, &pair, round + 1, 0, BLOCKS, TABLE_RANDOM);
 		expect_ok(kvx_stream_layers_ready(request.stream, 0, LAYERS));
-		drive_for(&pair.drive, round % 5);
+		drive_for(&pair.drive, round);
+		expect_ok(kvx_grant_revoke(request.grant, 0)); /* nothing is copied there */
 		kvx_stream_cancel(request.stream);
+		uint64_t done = copies_done();
+		drive_for(&pair.drive, 10);
+		cr_assert_eq(copies_done(), done);
 		request_close(&request);
 	}
 	steer("delay_us", 0);
