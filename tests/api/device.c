@@ -72,6 +72,22 @@ Test(device, a_stream_over_verbs_tells_how_hardware_reaches_the_memory)
 	expect_way(&verbs, "GPUDirect by dma-buf");
 }
 
+/* Where the device orders no writes of others, it is asked to show them: once for each layer. */
+Test(device, what_hardware_wrote_is_flushed_once_for_each_layer)
+{
+	uint64_t (*flushes)(void) = (uint64_t(*)(void))of_driver("fake_cuda_flushes");
+	struct request request;
+	struct pair pair;
+
+	steer("ordering", 0);
+	open_pools(&pair, &verbs, NULL);
+	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	request_run(&request);
+	cr_assert_eq(flushes(), LAYERS);
+	request_close(&request);
+	pair_close(&pair);
+}
+
 /* The engines have tcp beside verbs, and take it. */
 Test(device, memory_that_hardware_does_not_reach_is_staged)
 {
@@ -79,7 +95,6 @@ Test(device, memory_that_hardware_does_not_reach_is_staged)
 	struct request request;
 	struct pair pair;
 
-	memory_alloc(4096); /* loads the driver */
 	steer("dmabuf", 0);
 	open_pools(&pair, &verbs, both);
 	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
