@@ -61,9 +61,7 @@ void *memory_alloc(size_t bytes)
 		(int (*)(uint64_t *, size_t))driver_function("cuMemAlloc_v2");
 	cr_assert(alloc(&address, (bytes + 2 * PAGE - 1) / PAGE * PAGE) == 0,
 		  "no device memory of %zu bytes", bytes);
-	void *aligned = (void *)(uintptr_t)((address + PAGE - 1) / PAGE * PAGE);
-	memset(memory_view(aligned), 0, bytes);
-	return aligned;
+	return (void *)(uintptr_t)((address + PAGE - 1) / PAGE * PAGE);
 }
 
 void *memory_view(const void *address)
@@ -84,7 +82,26 @@ int region_alloc(struct kvx_engine *engine, size_t bytes, struct kvx_region **re
 				  : kvx_region_alloc(engine, bytes, region);
 }
 
-/* Laid out as the library lays out its own, which one of host memory shows. */
+/* [layer][plane][block], packed. */
+static int packed_on_device(struct kvx_engine *engine, const struct kvx_geometry *geometry,
+			    struct kvx_pool **pool)
+{
+	struct kvx_region *region;
+	uint32_t tensors = geometry->layers * geometry->planes;
+	uint64_t plane_bytes = (uint64_t)geometry->blocks * geometry->block_bytes;
+	struct kvx_tensor *list = calloc(tensors, sizeof(*list));
+
+	int error = region_alloc(engine, plane_bytes * tensors, &region);
+	for (uint32_t i = 0; i < tensors && !error; i++)
+		list[i] = (struct kvx_tensor){.region = region, .offset = i * plane_bytes};
+	if (!error)
+		error = kvx_pool_open(engine, geometry, list, pool);
+	free(list);
+	return error;
+}
+
+/* The same where planes differ: laid out as the library lays out its own, which one of host memory
+ * shows. */
 static int pool_on_device(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 			  struct kvx_pool **pool)
 {
@@ -117,8 +134,11 @@ static int pool_on_device(struct kvx_engine *engine, const struct kvx_geometry *
 int pool_alloc(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 	       struct kvx_pool **pool)
 {
-	return memory_is_device() ? pool_on_device(engine, geometry, pool)
-				  : kvx_pool_alloc(engine, geometry, pool);
+	if (!memory_is_device())
+		return kvx_pool_alloc(engine, geometry, pool);
+	return geometry->block_bytes && !geometry->extra_planes
+		       ? packed_on_device(engine, geometry, pool)
+		       : pool_on_device(engine, geometry, pool);
 }
 
 void *block_view(const struct kvx_pool *pool, uint32_t layer, uint32_t plane, uint32_t block)
