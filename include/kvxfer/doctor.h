@@ -40,8 +40,9 @@ struct kvx_finding {
 /*
  * Runs all checks of this node and tells of each finding: function(context, finding), from the
  * calling thread. It registers, locks and binds what an engine would, and gives it back before it
- * returns; run it while no engine uses the same port. options: as of the engine; NULL for
- * kvx_options_new()'s. secret: path of a file that must be its owner's alone, or NULL.
+ * returns; run it while no engine uses the same port. Where there is a CUDA driver it is
+ * initialised and stays so: processes forked afterwards cannot use it. options: as of the engine;
+ * NULL for kvx_options_new()'s. secret: path of a file that must be its owner's alone, or NULL.
  * Returns the worst severity (enum kvx_severity). KVX_E_INVALID (no function, or an option in the
  * environment that is not valid), KVX_E_MEMORY.
  */

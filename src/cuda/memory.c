@@ -153,6 +153,12 @@ static int cuda_check(const void *address, size_t bytes, uint32_t *device)
 	return error;
 }
 
+static int cuda_count(uint32_t *count)
+{
+	*count = kvx_cuda_device_count();
+	return *count ? 0 : kvx_fail(KVX_E_UNSUPPORTED, "%s", kvx_cuda_why());
+}
+
 static int cuda_describe(uint32_t device, char pci[KVX_PCI_TEXT_BYTES], char *model, size_t size)
 {
 	const struct kvx_cuda_device *known;
@@ -172,6 +178,32 @@ static int cuda_describe(uint32_t device, char pci[KVX_PCI_TEXT_BYTES], char *mo
 	for (char *at = pci; *at; at++)
 		*at = (char)tolower((unsigned char)*at);
 	return 0;
+}
+
+/* --- memory of the library's own --- */
+
+static int cuda_alloc(uint32_t device, size_t bytes, void **address)
+{
+	kvx_cu_ptr made = 0;
+	int error = kvx_cuda_enter(device);
+
+	if (error)
+		return error;
+	enum kvx_cu_result result = kvx_cuda()->mem_alloc(&made, bytes);
+	kvx_cuda_leave();
+	if (result != KVX_CU_SUCCESS)
+		return kvx_cuda_fail(KVX_E_MEMORY, result, "cuda:%u: cannot allocate %zu bytes",
+				     device, bytes);
+	*address = (void *)(uintptr_t)made;
+	return 0;
+}
+
+static void cuda_free(uint32_t device, void *address)
+{
+	if (kvx_cuda_enter(device) == 0) {
+		kvx_cuda()->mem_free(ptr(address));
+		kvx_cuda_leave();
+	}
 }
 
 /* --- for RDMA --- */
@@ -251,6 +283,22 @@ static int cuda_export_dmabuf(const void *address, size_t bytes, int *fd, uint64
 	return error;
 }
 
+/* Of itself a device may show its memory's reader what was written first. */
+static bool is_ordered(const struct kvx_cuda_device *device)
+{
+	return device->writes_ordering >= KVX_CU_WRITES_ORDERING_OWNER;
+}
+
+static int cuda_needs_flush(uint32_t device, bool *needed)
+{
+	const struct kvx_cuda_device *known;
+	int error = kvx_cuda_device(device, &known);
+
+	if (!error)
+		*needed = !is_ordered(known);
+	return error;
+}
+
 static int cuda_flush(uint32_t device)
 {
 	const struct kvx_cuda_device *known;
@@ -258,8 +306,7 @@ static int cuda_flush(uint32_t device)
 
 	if (error)
 		return error;
-	/* The device itself shows its memory's reader what was written first. */
-	if (known->writes_ordering >= KVX_CU_WRITES_ORDERING_OWNER)
+	if (is_ordered(known))
 		return 0;
 
 	const struct kvx_cu *cu = kvx_cuda();
@@ -310,10 +357,14 @@ const struct kvx_memory_kind kvx_memory_cuda = {
 	.touchable = false,
 	.owns = cuda_owns,
 	.check = cuda_check,
+	.count = cuda_count,
 	.describe = cuda_describe,
+	.alloc = cuda_alloc,
+	.free = cuda_free,
 	.export_dmabuf = cuda_export_dmabuf,
 	.transfer = cuda_transfer,
 	.flush = cuda_flush,
+	.needs_flush = cuda_needs_flush,
 	.open = kvx_cuda_copier_open,
 	.close = kvx_cuda_copier_close,
 	.pin = kvx_cuda_copier_pin,

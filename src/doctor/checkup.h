@@ -21,6 +21,7 @@ struct kvx_checkup {
 
 	/* What earlier checks have found, for later ones to judge by. */
 	uint32_t gpu_count;
+	bool has_tried_gpus;   /* RDMA devices were given memory of GPUs */
 	uint32_t device_count; /* RDMA devices that could be opened */
 };
 
@@ -49,6 +50,13 @@ void kvx_check_secret(struct kvx_checkup *checkup);        /* secret.c */
  * `error`: errno of the try above it, 0 if all that was tried went well. */
 void kvx_check_lock_limit(struct kvx_checkup *checkup, const char *who, uint64_t largest,
 			  int error);
+
+/* gpudirect.c: tries memory of each GPU of the CUDA driver. Returns how many there are; 0: `why`
+ * receives the reason. */
+uint32_t kvx_check_gpu_memory(struct kvx_checkup *checkup, char *why, size_t size);
+
+/* Is the module loaded that lets NICs register a GPU's memory by its address? */
+bool kvx_checkup_has_peermem(const struct kvx_checkup *checkup);
 
 /* Is the PCI device ("0000:19:00.0") a GPU, or another accelerator? */
 bool kvx_checkup_is_gpu(const struct kvx_checkup *checkup, const char *pci);

@@ -181,6 +181,8 @@ static void check_windows(struct kvx_checkup *checkup, const struct kvx_verbs_ex
 /* Kernels without it do not come as far as the descriptor. */
 static void check_dmabuf(struct kvx_checkup *checkup, const struct kvx_verbs_exam *exam)
 {
+	if (checkup->has_tried_gpus)
+		return; /* told of already, by a better try */
 	if (exam->dmabuf_error == EBADF || exam->dmabuf_error == 0)
 		kvx_checkup_tell(
 			checkup, KVX_SEVERITY_OK, "gpudirect", "",

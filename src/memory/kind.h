@@ -42,8 +42,17 @@ struct kvx_memory_kind {
 	 * be used. Any thread. */
 	int (*check)(const void *address, size_t bytes, uint32_t *device);
 
+	/* How many devices there are, at least one; KVX_E_UNSUPPORTED says why there is none. Not
+	 * NULL for a device's kind, whether it can be had or not. Initialises the driver: a process
+	 * that is forked afterwards cannot use it. Any thread; up to seconds. */
+	int (*count)(uint32_t *count);
+
 	/* The device's PCI address, and a word for what it is. Any thread. */
 	int (*describe)(uint32_t device, char pci[KVX_PCI_TEXT_BYTES], char *model, size_t size);
+
+	/* A piece of its memory, as a program would allocate it, to try things with. Any thread. */
+	int (*alloc)(uint32_t device, size_t bytes, void **address);
+	void (*free)(uint32_t device, void *address);
 
 	/* A dma-buf that holds the range from *offset on; the caller closes it. KVX_E_UNSUPPORTED
 	 * with the reason. Any thread. */
@@ -55,6 +64,9 @@ struct kvx_memory_kind {
 	/* What hardware wrote into the device's memory so far is visible to whoever reads it next.
 	 * The worker; microseconds. */
 	int (*flush)(uint32_t device);
+
+	/* Does flush() do anything, because the device does not see to it by itself? Any thread. */
+	int (*needs_flush)(uint32_t device, bool *needed);
 
 	/* A queue of copies of this device. Any thread; may block. Close waits for those that are
 	 * under way. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ void take_finding(void *context, const struct kvx_finding *finding)
 void made_up_set_up(void)
 {
 	cr_assert(mkdtemp(root));
+	setenv("FAKE_CUDA_OPTIONS", "absent=1", true);
 	cr_assert_eq(kvx_options_new(&options), 0);
 	checkup = (struct kvx_checkup){.root = root, .options = options, .function = take_finding};
 }

@@ -22,7 +22,7 @@ extern struct kvx_options *options;
 extern struct told_finding told_findings[TOLD_MAX];
 extern uint32_t told_count;
 
-/* Of a suite: init and fini. */
+/* Of a suite: init and fini. Where the CUDA driver is made up there is no device of it. */
 void made_up_set_up(void);
 void made_up_tear_down(void);
 

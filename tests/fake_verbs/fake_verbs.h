@@ -37,6 +37,8 @@
  * windows           memory windows of type 2B
  * extended_post     the ibv_wr_* functions
  * dmabuf            ibv_reg_dmabuf_mr, of any descriptor that can be mapped
+ * peer_memory       1: ibv_reg_mr takes addresses that the CPU may not read, as a kernel does that
+ *                   knows whose they are; nothing may be moved by them
  * relaxed_ordering  0: the flag is ignored, as by a kernel that does not know it
  * srq_limit         events of a shared receive queue that runs low
  * purge             1: destroying a queue pair takes its completions away too, as some devices do
@@ -52,6 +54,7 @@
 	X(windows, 1)                     \
 	X(extended_post, 1)               \
 	X(dmabuf, 1)                      \
+	X(peer_memory, 0)                 \
 	X(relaxed_ordering, 1)            \
 	X(srq_limit, 1)                   \
 	X(purge, 0)                       \

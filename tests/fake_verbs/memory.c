@@ -169,7 +169,8 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t 
 {
 	struct fake_mr *mr;
 
-	if (!is_mapped(address, bytes) || !is_readable(address)) {
+	if (!is_mapped(address, bytes) ||
+	    (!fake_option(FAKE_peer_memory) && !is_readable(address))) {
 		errno = EFAULT;
 		return NULL;
 	}

@@ -19,7 +19,7 @@ ALLOWED = {
     "src/secret": ("src/base/",),
     "src/core": ("src/base/", "src/secret/", "src/plan/", "src/memory/", "src/topology/", SEAM),
     "src/json": (),
-    "src/doctor": ("src/base/", "transports/verbs/doctor.h"),
+    "src/doctor": ("src/base/", "src/memory/kind.h", "transports/verbs/doctor.h"),
     "src/control": ("src/base/", "src/secret/", "src/json/", "src/core/control.h"),
     "transports": ("src/base/", "src/secret/"),
     "bench": (),

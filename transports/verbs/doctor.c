@@ -16,9 +16,14 @@
 struct examination {
 	struct kvx_transport *transport; /* what port.c looks its options up in */
 	void *memory;                    /* KVX_VERBS_TRIED_MAX bytes that nobody has touched */
+	const struct kvx_verbs_piece *piece;
+
+	/* What is done with each device. 0, or an error that ends it. */
+	int (*visit)(struct examination *examination, struct ibv_device *found);
 	void (*take)(void *context, const struct kvx_verbs_exam *exam);
+	void (*take_reach)(void *context, const struct kvx_verbs_reach *reach);
 	void *context;
-	struct kvx_verbs_port_exam ports[PORTS_MAX];
+	struct kvx_verbs_port_exam *ports; /* PORTS_MAX of one device */
 };
 
 /* --------------------------------------------------------------------------------------- ports */
@@ -152,6 +157,11 @@ static void examine_memory(const struct examination *examination, struct ibv_pd 
 
 /* ------------------------------------------------------------------------------------- devices */
 
+static bool has_windows(const struct ibv_device_attr *attr)
+{
+	return attr->max_mw > 0 && (attr->device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B);
+}
+
 static int examine_open(struct examination *examination, struct kvx_verbs_device *device,
 			struct kvx_verbs_exam *exam)
 {
@@ -166,8 +176,7 @@ static int examine_open(struct examination *examination, struct kvx_verbs_device
 						device->name, attr.phys_port_cnt);
 	if (error)
 		return error;
-	exam->has_windows =
-		attr.max_mw > 0 && (attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B);
+	exam->has_windows = has_windows(&attr);
 	exam->port_count = examine_ports(examination, device, attr.phys_port_cnt);
 	exam->ports = examination->ports;
 	struct ibv_pd *pd = ibv_alloc_pd(device->context);
@@ -180,16 +189,21 @@ static int examine_open(struct examination *examination, struct kvx_verbs_device
 	return 0;
 }
 
+/* NULL: it is not. */
+static const char *why_left_out(const struct ibv_device *found)
+{
+	if (found->transport_type == IBV_TRANSPORT_IWARP)
+		return "iWARP is not supported";
+	return found->node_type == IBV_NODE_CA ? NULL : "neither InfiniBand nor RoCE";
+}
+
 static int examine_device(struct examination *examination, struct ibv_device *found)
 {
 	struct kvx_verbs_exam exam = {.name = ibv_get_device_name(found)};
 	struct kvx_verbs_device device = {.transport = examination->transport};
 	int error = 0;
 
-	if (found->transport_type == IBV_TRANSPORT_IWARP)
-		exam.left_out = "iWARP is not supported";
-	else if (found->node_type != IBV_NODE_CA)
-		exam.left_out = "neither InfiniBand nor RoCE";
+	exam.left_out = why_left_out(found);
 	if (!exam.left_out) {
 		snprintf(device.name, sizeof(device.name), "%s", exam.name);
 		device.context = ibv_open_device(found);
@@ -204,6 +218,75 @@ static int examine_device(struct examination *examination, struct ibv_device *fo
 		examination->take(examination->context, &exam);
 	return error;
 }
+
+/* --------------------------------------------------------------------------------- one piece */
+
+/* By one of the two ways. False: `why` says what was answered. */
+static bool try_piece(struct kvx_verbs_device *device, const struct kvx_verbs_piece *piece,
+		      int dmabuf, bool *windowless, char why[KVX_VERBS_WHY_MAX + 1])
+{
+	const struct kvx_memory memory = {
+		.address = piece->address,
+		.bytes = piece->bytes,
+		.fd = -1,
+		.dmabuf = dmabuf,
+		.dmabuf_offset = piece->dmabuf_offset,
+	};
+	struct kvx_verbs_memory *known = calloc(1, sizeof(*known) + sizeof(struct ibv_mr *));
+
+	if (!known) {
+		snprintf(why, KVX_VERBS_WHY_MAX + 1, "%s", strerror(ENOMEM));
+		return false;
+	}
+	known->chunks = 1;
+	bool is_taken = kvx_verbs_register(device, &memory, known) == 0;
+	if (is_taken)
+		ibv_dereg_mr(known->mrs[0]);
+	else
+		snprintf(why, KVX_VERBS_WHY_MAX + 1, "%s", kvx_error_text());
+	*windowless = is_taken && known->windowless;
+	free(known);
+	return is_taken;
+}
+
+static void reach_piece(const struct examination *examination, struct kvx_verbs_device *device)
+{
+	const struct kvx_verbs_piece *piece = examination->piece;
+	struct kvx_verbs_reach reach = {.name = device->name};
+	struct ibv_device_attr attr;
+	bool ignored;
+
+	device->transport->chunk_bytes = piece->bytes;
+	device->windows = device->transport->context->options->verbs_windows &&
+			  ibv_query_device(device->context, &attr) == 0 && has_windows(&attr);
+	device->pd = ibv_alloc_pd(device->context);
+	if (!device->pd)
+		return;
+	if (piece->dmabuf >= 0)
+		reach.by_dmabuf =
+			try_piece(device, piece, piece->dmabuf, &reach.is_windowless, reach.dmabuf);
+	reach.by_address = try_piece(device, piece, -1, &ignored, reach.address);
+	ibv_dealloc_pd(device->pd);
+	examination->take_reach(examination->context, &reach);
+}
+
+static int examine_reach(struct examination *examination, struct ibv_device *found)
+{
+	struct kvx_verbs_device device = {.transport = examination->transport};
+
+	if (why_left_out(found))
+		return 0;
+	snprintf(device.name, sizeof(device.name), "%s", ibv_get_device_name(found));
+	device.context = ibv_open_device(found);
+	if (device.context) {
+		reach_piece(examination, &device);
+		ibv_close_device(device.context);
+	}
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------- all of them
+ */
 
 static int by_name(const void *a, const void *b)
 {
@@ -220,11 +303,11 @@ static int examine_listed(struct examination *examination, struct ibv_device **l
 	qsort(list, (size_t)count, sizeof(struct ibv_device *), by_name);
 	for (int i = 0; i < count && !error; i++)
 		if (kvx_verbs_is_selected(options, ibv_get_device_name(list[i]), 0))
-			error = examine_device(examination, list[i]);
+			error = examination->visit(examination, list[i]);
 	return error ? error : count;
 }
 
-static int examine(struct examination *examination)
+static int examine_all(struct examination *examination)
 {
 	int count = 0;
 	struct ibv_device **list = ibv_get_device_list(&count);
@@ -237,31 +320,54 @@ static int examine(struct examination *examination)
 	return result;
 }
 
+static int examine(const struct kvx_options *options, struct examination *examination)
+{
+	const struct kvx_transport_context parts = {.log = &options->log, .options = options};
+	int result = KVX_E_MEMORY;
+
+	examination->transport = calloc(1, sizeof(*examination->transport));
+	examination->ports = calloc(PORTS_MAX, sizeof(*examination->ports));
+	if (!examination->transport || !examination->ports) {
+		kvx_fail(KVX_E_MEMORY, "verbs: no memory to look at devices");
+	} else {
+		examination->transport->context = &parts;
+		result = examine_all(examination);
+	}
+	free(examination->ports);
+	free(examination->transport);
+	return result;
+}
+
 int kvx_verbs_examine(const struct kvx_options *options,
 		      void (*take)(void *context, const struct kvx_verbs_exam *exam), void *context)
 {
-	const struct kvx_transport_context parts = {.log = &options->log, .options = options};
-	struct examination *examination = calloc(1, sizeof(*examination));
-	struct kvx_transport *transport = calloc(1, sizeof(*transport));
-	int result = KVX_E_MEMORY;
+	void *memory = mmap(NULL, KVX_VERBS_TRIED_MAX, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (!examination || !transport) {
-		kvx_fail(KVX_E_MEMORY, "verbs: no memory to look at devices");
-		goto out;
-	}
-	transport->context = &parts;
-	*examination = (struct examination){.transport = transport, .take = take};
-	examination->context = context;
-	examination->memory = mmap(NULL, KVX_VERBS_TRIED_MAX, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (examination->memory == MAP_FAILED) {
-		kvx_fail(KVX_E_MEMORY, "verbs: no address space to register: %s", strerror(errno));
-		goto out;
-	}
-	result = examine(examination);
-	munmap(examination->memory, KVX_VERBS_TRIED_MAX);
-out:
-	free(transport);
-	free(examination);
+	if (memory == MAP_FAILED)
+		return kvx_fail(KVX_E_MEMORY, "verbs: no address space to register: %s",
+				strerror(errno));
+	struct examination examination = {
+		.memory = memory,
+		.visit = examine_device,
+		.take = take,
+		.context = context,
+	};
+	int result = examine(options, &examination);
+	munmap(memory, KVX_VERBS_TRIED_MAX);
 	return result;
+}
+
+int kvx_verbs_examine_piece(const struct kvx_options *options, const struct kvx_verbs_piece *piece,
+			    void (*take)(void *context, const struct kvx_verbs_reach *reach),
+			    void *context)
+{
+	struct examination examination = {
+		.piece = piece,
+		.visit = examine_reach,
+		.take_reach = take,
+		.context = context,
+	};
+
+	return examine(options, &examination);
 }

@@ -47,4 +47,30 @@ int kvx_verbs_examine(const struct kvx_options *options,
 		      void (*take)(void *context, const struct kvx_verbs_exam *exam),
 		      void *context);
 
+/* A piece of a device's memory. */
+struct kvx_verbs_piece {
+	void *address;
+	uint64_t bytes;
+	int dmabuf; /* that holds it from dmabuf_offset on, or -1: not tried by it */
+	uint64_t dmabuf_offset;
+};
+
+#define KVX_VERBS_WHY_MAX 255u
+
+/* Whether an RDMA device takes the piece as an engine would register it. The texts say why not, and
+ * are empty where it does. */
+struct kvx_verbs_reach {
+	const char *name; /* of the RDMA device */
+	bool by_dmabuf;
+	bool by_address;    /* as kernels with peer memory modules can */
+	bool is_windowless; /* the kernel binds no memory windows to this dma-buf */
+	char dmabuf[KVX_VERBS_WHY_MAX + 1];
+	char address[KVX_VERBS_WHY_MAX + 1];
+};
+
+/* As kvx_verbs_examine(), for the piece alone; of devices that cannot be opened nothing is told. */
+int kvx_verbs_examine_piece(const struct kvx_options *options, const struct kvx_verbs_piece *piece,
+			    void (*take)(void *context, const struct kvx_verbs_reach *reach),
+			    void *context);
+
 #endif

@@ -103,8 +103,8 @@ static struct ibv_mr *register_relaxed(const struct kvx_verbs_device *device,
 
 /* Peers reach it through windows alone, where there are any. Kernels that bind none to dma-bufs
  * refuse them by the first chunk. */
-static int register_memory(const struct kvx_verbs_device *device, const struct kvx_memory *memory,
-			   struct kvx_verbs_memory *known)
+int kvx_verbs_register(const struct kvx_verbs_device *device, const struct kvx_memory *memory,
+		       struct kvx_verbs_memory *known)
 {
 	const unsigned remote = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
 	unsigned extra = device->windows ? IBV_ACCESS_MW_BIND : remote;
@@ -164,7 +164,7 @@ int kvx_verbs_attach(struct kvx_transport *transport, struct kvx_memory *memory)
 	known->chunks = (uint32_t)chunks;
 	for (uint32_t i = 0; i < transport->device_count; i++) {
 		const struct kvx_verbs_device *device = &transport->devices[i];
-		int error = serves(device, memory) ? register_memory(device, memory, known) : 0;
+		int error = serves(device, memory) ? kvx_verbs_register(device, memory, known) : 0;
 		if (error && !device->dead) {
 			deregister(transport, known);
 			return error;

@@ -172,6 +172,11 @@ struct kvx_verbs_memory {
 int kvx_verbs_attach(struct kvx_transport *transport, struct kvx_memory *memory);
 void kvx_verbs_detach(struct kvx_transport *transport, struct kvx_memory *memory);
 
+/* Registers memory with one device, in known->mrs[] from device->index * known->chunks on. What was
+ * registered before a failure stays there. */
+int kvx_verbs_register(const struct kvx_verbs_device *device, const struct kvx_memory *memory,
+		       struct kvx_verbs_memory *known);
+
 /* "80 GiB" */
 void kvx_verbs_bytes_format(uint64_t bytes, char *text, size_t size);
 
