@@ -27,10 +27,13 @@ int kvx_lane_init(struct kvx_lane *lane, bool connector)
 {
 	kvx_list_init(&lane->entry);
 	lane->link.rails = 1;
-	if (!connector)
+	if (connector)
+		lane->posted = malloc(POSTED * sizeof(*lane->posted));
+	else if (lane->ops->begin)
+		lane->taken = malloc(KVX_LANE_TAKEN_MAX * sizeof(*lane->taken));
+	else
 		return 0;
-	lane->posted = malloc(POSTED * sizeof(*lane->posted));
-	return lane->posted ? 0 : kvx_fail(KVX_E_MEMORY, "link: out of memory");
+	return lane->posted || lane->taken ? 0 : kvx_fail(KVX_E_MEMORY, "link: out of memory");
 }
 
 void kvx_lane_attach(struct kvx_lane *lane, void *shared)
@@ -46,6 +49,7 @@ void kvx_lane_finish(struct kvx_lane *lane)
 {
 	kvx_list_remove(&lane->entry);
 	free(lane->posted);
+	free(lane->taken);
 	free(lane->queue.bytes);
 }
 
@@ -267,7 +271,7 @@ void kvx_lane_withdraw(struct kvx_lane *lane, const struct kvx_flow *flow, bool 
 /* Undoes arm(), sends what waited, and notices room that post() lacked. */
 static int begin(struct kvx_lane *lane)
 {
-	int count = 0;
+	int count = lane->taken ? kvx_lane_settle(lane) : 0;
 
 	if (lane->asleep) {
 		kvx_ring_wake(&lane->in);
@@ -275,7 +279,7 @@ static int begin(struct kvx_lane *lane)
 		lane->asleep = false;
 	}
 	if (lane->failure)
-		return 0;
+		return count;
 	if (lane->awaited) {
 		kvx_ring_look(&lane->out);
 		forget_posted(lane);

@@ -27,8 +27,16 @@ struct cursor {
 
 static void release(struct kvx_lane *lane, uint32_t entries)
 {
-	if (kvx_ring_release(&lane->in, entries))
+	if (lane->ahead)
+		kvx_lane_set_aside(lane, &(struct kvx_lane_taken){.entries = entries});
+	else if (kvx_ring_release(&lane->in, entries))
 		lane->ops->bell(lane);
+}
+
+/* The index of what is to be taken next. */
+static uint32_t next_of(const struct kvx_lane *lane)
+{
+	return lane->in.head + lane->ahead;
 }
 
 static uint32_t broke_protocol(struct kvx_lane *lane, const char *what)
@@ -41,14 +49,14 @@ static uint32_t take_message(struct kvx_lane *lane, uint64_t word, uint32_t fill
 {
 	const struct kvx_ring *ring = &lane->in;
 	uint64_t words[KVX_MESSAGE_MAX / sizeof(uint64_t)];
-	uint32_t length = (uint32_t)(word >> 32);
+	uint32_t length = (uint32_t)(word >> 32), at = next_of(lane);
 	uint32_t entries = length / KVX_RING_ENTRY_BYTES + (length % KVX_RING_ENTRY_BYTES > 0);
 
 	if (length == 0 || length > KVX_MESSAGE_MAX || entries >= filled)
 		return broke_protocol(lane, "a message of impossible length");
 	for (uint32_t i = 0; i < entries; i++) {
-		words[2 * (size_t)i] = kvx_ring_word(ring, ring->head + 1 + i, 0);
-		words[2 * (size_t)i + 1] = kvx_ring_word(ring, ring->head + 1 + i, 1);
+		words[2 * (size_t)i] = kvx_ring_word(ring, at + 1 + i, 0);
+		words[2 * (size_t)i + 1] = kvx_ring_word(ring, at + 1 + i, 1);
 	}
 	release(lane, 1 + entries);
 	lane->context->sink->message(lane->context->engine, &lane->link, words, length);
@@ -56,9 +64,11 @@ static uint32_t take_message(struct kvx_lane *lane, uint64_t word, uint32_t fill
 }
 
 /* Reads a batch out of the ring; false if it is none. */
-static bool read_batch(const struct kvx_ring *ring, uint64_t word, uint32_t filled,
+static bool read_batch(const struct kvx_lane *lane, uint64_t word, uint32_t filled,
 		       struct batch *batch, struct kvx_lane_slice *slices)
 {
+	const struct kvx_ring *ring = &lane->in;
+	uint32_t at = next_of(lane);
 	uint64_t sum = 0;
 
 	batch->count = (uint16_t)(word >> 16);
@@ -66,13 +76,13 @@ static bool read_batch(const struct kvx_ring *ring, uint64_t word, uint32_t fill
 	if (batch->count == 0 || batch->count > KVX_BATCH_SLICES_MAX || filled < batch->count + 2 ||
 	    batch->bytes > KVX_BATCH_BYTES_MAX)
 		return false;
-	batch->place = kvx_ring_word(ring, ring->head, 1);
-	word = kvx_ring_word(ring, ring->head + 1, 0);
+	batch->place = kvx_ring_word(ring, at, 1);
+	word = kvx_ring_word(ring, at + 1, 0);
 	batch->unit = (struct kvx_unit){(uint32_t)word, (uint32_t)(word >> 32)};
-	batch->state = &kvx_ring_at(ring, ring->head + 1)->words[1];
+	batch->state = &kvx_ring_at(ring, at + 1)->words[1];
 	for (uint32_t i = 0; i < batch->count; i++) {
-		word = kvx_ring_word(ring, ring->head + 2 + i, 1);
-		slices[i].where = kvx_ring_word(ring, ring->head + 2 + i, 0);
+		word = kvx_ring_word(ring, at + 2 + i, 1);
+		slices[i].where = kvx_ring_word(ring, at + 2 + i, 0);
 		slices[i].memory = (uint32_t)word;
 		slices[i].length = (uint32_t)(word >> 32);
 		if (!slices[i].length)
@@ -91,30 +101,36 @@ void kvx_lane_copy(const struct kvx_lane_piece *pieces, uint32_t count)
 	}
 }
 
-static int move(struct kvx_lane *lane, const struct kvx_lane_piece *pieces, uint32_t count)
+static int move(struct kvx_lane *lane, const struct kvx_lane_piece *pieces, uint32_t count,
+		struct kvx_lane_mark *mark)
 {
-	return count ? lane->ops->move(lane, pieces, count) : 0;
+	if (!count)
+		return 0;
+	return lane->ops->begin ? lane->ops->begin(lane, pieces, count, mark)
+				: lane->ops->move(lane, pieces, count);
 }
 
 /* Cuts the slices from the cursor on into pieces that fit the places, and moves them. Adds what
- * that was to *moved. Returns 0 or an errno. */
+ * that was to moved->bytes. Returns 0 or an errno. */
 static int fill_places(struct kvx_lane *lane, struct cursor *cursor, const struct iovec *places,
-		       int place_count, uint32_t bytes_max, uint32_t *moved)
+		       int place_count, uint32_t bytes_max, struct kvx_lane_taken *moved)
 {
 	struct kvx_lane_piece pieces[KVX_LANE_PIECES_MAX];
 	uint32_t count = 0, left = bytes_max;
 	int error = 0;
 
+	moved->answers++;
 	for (int i = 0; i < place_count && !error; i++) {
 		char *to = places[i].iov_base;
 		size_t room = places[i].iov_len;
 		while (room && left && !error) {
 			const struct kvx_lane_slice *slice = cursor->slice;
+			uintptr_t from = (uintptr_t)slice->from + cursor->offset;
 			uint32_t bytes = slice->length - cursor->offset;
 			if (bytes > room)
 				bytes = (uint32_t)room;
-			pieces[count++] = (struct kvx_lane_piece){to, slice->from + cursor->offset,
-								  bytes, slice->remote};
+			pieces[count++] = (struct kvx_lane_piece){to, (const char *)from, bytes,
+								  slice->memory, slice->remote};
 			to += bytes;
 			room -= bytes;
 			left -= bytes;
@@ -122,34 +138,34 @@ static int fill_places(struct kvx_lane *lane, struct cursor *cursor, const struc
 			if (cursor->offset == slice->length)
 				*cursor = (struct cursor){slice + 1, 0};
 			if (count == KVX_LANE_PIECES_MAX) {
-				error = move(lane, pieces, count);
+				error = move(lane, pieces, count, &moved->mark);
 				count = 0;
 			}
 		}
 	}
-	*moved += bytes_max - left;
-	return error ? error : move(lane, pieces, count);
+	moved->bytes += bytes_max - left;
+	return error ? error : move(lane, pieces, count, &moved->mark);
 }
 
-/* Copies as much as the sink has places for; *moved: that many bytes. Returns 0, an errno, or
+/* Copies as much as the sink has places for; adds to moved what that is. Returns 0, an errno, or
  * KVX_PLACE_LATER with nothing moved. */
 static int copy_batch(struct kvx_lane *lane, const struct batch *batch,
-		      const struct kvx_lane_slice *slices, uint32_t *moved)
+		      const struct kvx_lane_slice *slices, struct kvx_lane_taken *moved)
 {
 	const struct kvx_transport_context *context = lane->context;
 	struct cursor cursor = {slices, 0};
 	struct iovec places[PLACES];
 	int error = 0;
 
-	for (*moved = 0; *moved < batch->bytes && !error;) {
+	while (moved->bytes < batch->bytes && !error) {
+		uint32_t left = batch->bytes - moved->bytes;
 		int count = context->sink->place(context->engine, &lane->link, &batch->unit,
-						 batch->place + *moved, batch->bytes - *moved,
-						 places, PLACES);
-		if (count == KVX_PLACE_LATER && !*moved)
+						 batch->place + moved->bytes, left, places, PLACES);
+		if (count == KVX_PLACE_LATER && !moved->bytes)
 			return count;
 		if (count <= 0)
 			break;
-		error = fill_places(lane, &cursor, places, count, batch->bytes - *moved, moved);
+		error = fill_places(lane, &cursor, places, count, left, moved);
 	}
 	kvx_copy_fence();
 	return error;
@@ -170,7 +186,7 @@ static void put_back(const struct batch *batch)
 static bool finish_batch(struct kvx_lane *lane, const struct batch *batch,
 			 const struct kvx_lane_slice *slices)
 {
-	uint32_t moved;
+	struct kvx_lane_taken moved = {0};
 	int error = copy_batch(lane, batch, slices, &moved);
 
 	if (error == KVX_PLACE_LATER) {
@@ -190,9 +206,30 @@ static bool finish_batch(struct kvx_lane *lane, const struct batch *batch,
 			      "%s: cannot read the sender's memory: %s; let it allocate the pool "
 			      "with kvx_pool_alloc(), or set kernel.yama.ptrace_scope to 0",
 			      lane->link.ops->name, strerror(error));
-	else if (moved)
+	else if (moved.bytes)
 		lane->context->sink->landed(lane->context->engine, &lane->link, 0, &batch->unit,
-					    batch->place, moved);
+					    batch->place, moved.bytes);
+	return true;
+}
+
+/* Begins to copy a batch that this side holds busy; kvx_lane_settle() reports it. What a peer that
+ * is gone has left behind does not count: its memory may be gone too. */
+static bool begin_batch(struct kvx_lane *lane, const struct batch *batch,
+			const struct kvx_lane_slice *slices)
+{
+	struct kvx_lane_taken taken = {
+		.entries = batch->count + 2,
+		.state = batch->state,
+		.unit = batch->unit,
+		.place = batch->place,
+	};
+	int error = lane->failure ? 0 : copy_batch(lane, batch, slices, &taken);
+
+	if (error == KVX_PLACE_LATER) {
+		put_back(batch);
+		return false;
+	}
+	kvx_lane_set_aside(lane, &taken);
 	return true;
 }
 
@@ -202,7 +239,7 @@ static uint32_t take_batch(struct kvx_lane *lane, uint64_t word, uint32_t filled
 	struct batch batch;
 	uint64_t expected = KVX_LANE_FRESH;
 
-	if (lane->posted || !read_batch(&lane->in, word, filled, &batch, slices))
+	if (lane->posted || !read_batch(lane, word, filled, &batch, slices))
 		return broke_protocol(lane, "a batch that does not add up");
 	if (!atomic_compare_exchange_strong(batch.state, &expected, KVX_LANE_BUSY)) {
 		release(lane, batch.count + 2);
@@ -214,21 +251,21 @@ static uint32_t take_batch(struct kvx_lane *lane, uint64_t word, uint32_t filled
 		put_back(&batch);
 		return unresolved < 0 ? COST_MIN : 0;
 	}
-	if (!finish_batch(lane, &batch, slices))
+	if (!(lane->taken ? begin_batch : finish_batch)(lane, &batch, slices))
 		return 0;
 	return batch.bytes > COST_MIN ? batch.bytes : COST_MIN;
 }
 
 uint32_t kvx_lane_take(struct kvx_lane *lane)
 {
-	if (!lane->up || (lane->failure && !lane->draining))
+	if (!lane->up || (lane->failure && !lane->draining) || kvx_lane_is_full(lane))
 		return 0;
 
-	uint32_t filled = kvx_ring_filled(&lane->in);
+	uint32_t filled = kvx_ring_filled_behind(&lane->in, lane->ahead);
 	if (!filled)
 		return 0;
 
-	uint64_t word = kvx_ring_word(&lane->in, lane->in.head, 0);
+	uint64_t word = kvx_ring_word(&lane->in, next_of(lane), 0);
 	switch (word & 0xff) {
 	case KVX_LANE_MESSAGE:
 		return take_message(lane, word, filled);

@@ -13,6 +13,10 @@
  * needs memory attached to it, slices that name remote memory, and permits, which are given and
  * taken back.
  *
+ * Where the receiver's worker only begins copies (cuda_ipc), the transport is asynchronous: it asks
+ * for places as above, tells when nothing is written to them any more, and what has landed after
+ * that.
+ *
  * Rules for all operations:
  * - They run on the engine's worker (one thread at a time), unless their comment says otherwise.
  * - None blocks: no waiting for a peer, no lock that a peer or a slow call can hold.
@@ -139,10 +143,16 @@ struct kvx_sink {
 	 * transport drops them. KVX_PLACE_LATER, only where nothing of the batch has a place yet:
 	 * buffers are full; ask again at the next progress(). Valid until the worker returns to the
 	 * engine, so never keep an answer over progress() calls: that is what makes a revoke
-	 * effective at once.
+	 * effective at once. Asynchronous transports begin copies to it by then, and tell
+	 * settled().
 	 */
 	int (*place)(void *engine, struct kvx_link *link, const struct kvx_unit *unit,
 		     uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);
+
+	/* From asynchronous transports: as many answers of place() for this unit, of those above 0,
+	 * are written to no more. For each answer once, before its landed() if there is one; also
+	 * after disconnect() of the link. */
+	void (*settled)(void *engine, const struct kvx_unit *unit, uint32_t answers);
 
 	/* Bytes that place() gave room to, or that a batch read, are there, visible to every thread
 	 * that synchronises with this one. Reported in order on each rail; need not match the
@@ -189,8 +199,16 @@ struct kvx_transport_ops {
 	const char *name;
 
 	/* Bytes land without the receiver's worker. The operations at the end are called for these
-	 * transports only. */
+	 * transports only, and attach() and detach(). */
 	bool one_sided;
+
+	/* It reaches memory of devices alone, and there the memory itself: the engine stages
+	 * nothing for it. attach(), detach() and forgotten() are called for such memory; what is
+	 * refused goes over others. */
+	bool devices_only;
+
+	/* Bytes that place() gave room to are copied later. */
+	bool asynchronous;
 
 	/* Begins to listen. Runs on the opener's thread before the worker starts; may block. Fails
 	 * with kvx_fail(); KVX_E_UNSUPPORTED if it cannot work on this machine. The context
@@ -255,7 +273,13 @@ struct kvx_transport_ops {
 	 * not the peer's. */
 	void (*port)(const struct kvx_link *link, uint32_t rail, char *text, size_t size);
 
-	/* --- one-sided transports --- */
+	/* --- those of devices alone --- */
+
+	/* After forget(): is the memory known no more at the peers, or not worth waiting for?
+	 * Bounded time: drain_ms. */
+	bool (*forgotten)(struct kvx_transport *transport, const struct kvx_memory *memory);
+
+	/* --- these, and one-sided transports --- */
 
 	/* Registers memory with the hardware, before it is used; sets memory->registered[index].
 	 * Any thread; may block. KVX_E_MEMORY says which limit to raise. */
@@ -263,6 +287,8 @@ struct kvx_transport_ops {
 
 	/* Undoes it, after forget(). Any thread; may block. */
 	void (*detach)(struct kvx_transport *transport, struct kvx_memory *memory);
+
+	/* --- one-sided transports --- */
 
 	/* What a sender should know of attached memory to share well: bytes of the transport's own,
 	 * which go with the ticket. Any thread. Returns how many. */

@@ -63,11 +63,16 @@ static void look_at_tail(struct kvx_ring *ring)
 		ring->tail = tail;
 }
 
+uint32_t kvx_ring_filled_behind(struct kvx_ring *ring, uint32_t taken)
+{
+	if (ring->tail - ring->head == taken && !ring->frozen)
+		look_at_tail(ring);
+	return ring->broken ? 0 : ring->tail - ring->head - taken;
+}
+
 uint32_t kvx_ring_filled(struct kvx_ring *ring)
 {
-	if (ring->tail == ring->head && !ring->frozen)
-		look_at_tail(ring);
-	return ring->broken ? 0 : ring->tail - ring->head;
+	return kvx_ring_filled_behind(ring, 0);
 }
 
 void kvx_ring_freeze(struct kvx_ring *ring)

@@ -89,6 +89,9 @@ bool kvx_ring_starve(struct kvx_ring *ring, uint32_t entries);
 /* Consumer: entries ready from index ring->head on; 0 if the ring is broken. */
 uint32_t kvx_ring_filled(struct kvx_ring *ring);
 
+/* Consumer: of them, those behind the first `taken`, which it has read but not released. */
+uint32_t kvx_ring_filled_behind(struct kvx_ring *ring, uint32_t taken);
+
 /* Consumer: the producer is gone; what it has published so far is all. */
 void kvx_ring_freeze(struct kvx_ring *ring);
 

@@ -87,6 +87,34 @@ static struct kvx_device *device_of(const struct destination *at)
 				     : at->grant->pool->memories[0]->device;
 }
 
+/* Where bytes of a unit belong. */
+static int resolve(const struct destination *at, uint64_t place, uint64_t bytes, struct iovec *iov,
+		   int iov_max)
+{
+	if (at->layer == KVX_TAIL) {
+		iov[0] = (struct iovec){at->grant->tail_place.base + place, bytes};
+		return 1;
+	}
+	const struct kvx_layer_place layer = place_of(at);
+	return kvx_image_resolve(&layer, at->unit - at->feed->unit_first, place, bytes, iov,
+				 iov_max);
+}
+
+/* The transport writes there until it says that this is settled. Who asks for the end of a unit has
+ * asked for all of it: what comes then is refused, lest it be written once the unit has counted. */
+static int resolve_for_copies(const struct destination *at, uint64_t place, uint64_t bytes,
+			      struct iovec *iov, int iov_max)
+{
+	int count = resolve(at, place, bytes, iov, iov_max);
+
+	at->grant->landing += count > 0;
+	for (int i = 0; i < count; i++)
+		place += iov[i].iov_len;
+	if (count > 0 && place == end_of(at))
+		at->counter->landed |= UINT64_C(1) << at->unit;
+	return count;
+}
+
 int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_unit *unit,
 		      uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max)
 {
@@ -101,17 +129,27 @@ int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_uni
 	uint64_t end = end_of(&at);
 	if (place < begin_of(&at) || place > end || bytes > end - place)
 		return 0; /* not the plan's; landed() never completes it */
+	if (link->ops->asynchronous)
+		return resolve_for_copies(&at, place, bytes, iov, iov_max);
 	struct kvx_device *device = device_of(&at);
 	if (device) {
 		const struct kvx_awaited asked = {link, *unit, place, bytes};
 		return kvx_land_place(device, &asked, iov, iov_max);
 	}
-	if (at.layer == KVX_TAIL) {
-		iov[0] = (struct iovec){at.grant->tail_place.base + place, bytes};
-		return 1;
-	}
-	const struct kvx_layer_place layer = place_of(&at);
-	return kvx_image_resolve(&layer, at.unit - at.feed->unit_first, place, bytes, iov, iov_max);
+	return resolve(&at, place, bytes, iov, iov_max);
+}
+
+void kvx_arrival_settled(void *context, const struct kvx_unit *unit, uint32_t answers)
+{
+	struct kvx_grant *grant =
+		kvx_grant_find(context, kvx_imm_slot(unit->imm), unit->generation);
+
+	/* It is there until its fence is closed, which waits for this. */
+	if (!grant)
+		return;
+	grant->landing -= answers;
+	if (!grant->landing && kvx_transfer_ended(&grant->transfer))
+		kvx_grant_acknowledge(grant);
 }
 
 /* The sender's part of a layer is there. */
@@ -217,6 +255,9 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 	struct destination at = find(engine, peer, unit);
 
 	kvx_peer_heard(peer);
+	/* A unit of copies that have come to their end is on its way no more. */
+	if (at.grant && link->ops->asynchronous)
+		at.counter->landed &= ~(UINT64_C(1) << at.unit);
 	if (!at.grant || arrived_already(&at))
 		return;
 	kvx_count(engine, bytes_received, bytes);
@@ -229,7 +270,8 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 	}
 	arrival->next += bytes;
 	bool whole = arrival->next == end_of(&at);
-	struct kvx_device *device = link->ops->one_sided ? NULL : device_of(&at);
+	struct kvx_device *device =
+		link->ops->one_sided || link->ops->asynchronous ? NULL : device_of(&at);
 	if (device)
 		take_away(device, &at,
 			  &(struct kvx_arriving){.peer = peer,

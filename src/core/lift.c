@@ -15,7 +15,9 @@ struct kvx_device *kvx_lift_device(const struct kvx_stream *stream, uint32_t lay
 	const struct kvx_memory *memory =
 		layer == KVX_TAIL ? &stream->tail.region->memory : stream->pool->memories[0];
 
-	return stream->peer->link->ops->one_sided ? NULL : memory->device;
+	const struct kvx_transport_ops *ops = stream->peer->link->ops;
+
+	return ops->one_sided || ops->devices_only ? NULL : memory->device;
 }
 
 bool kvx_lift_busy(const struct kvx_rail *rail)

@@ -148,6 +148,7 @@ int kvx_peer_post(struct kvx_peer *peer);
 /* arrive.c: the sink's half of the data path. */
 int kvx_arrival_place(void *context, struct kvx_link *link, const struct kvx_unit *unit,
 		      uint64_t place, uint64_t bytes, struct iovec *iov, int iov_max);
+void kvx_arrival_settled(void *context, const struct kvx_unit *unit, uint32_t answers);
 void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 			const struct kvx_unit *unit, uint64_t place, uint64_t bytes);
 void kvx_arrival_counted(void *context, struct kvx_link *link, uint32_t rail, uint32_t imm);

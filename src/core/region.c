@@ -14,16 +14,33 @@
 #define WEIGHT_MAX 255
 #define SHARE_ROUNDING 1e-6 /* shares that differ by less are the same */
 
+enum { FORGET = 1, ASK_AGAIN = 2 };
+
+/* Peers hold none of it open any more. */
+static bool is_forgotten(const struct kvx_region *region)
+{
+	struct kvx_engine *engine = region->engine;
+
+	for (uint32_t i = 0; i < engine->transport_count; i++)
+		if (engine->transports[i].ops->devices_only && region->memory.registered[i] &&
+		    !engine->transports[i].ops->forgotten(engine->transports[i].instance,
+							  &region->memory))
+			return false;
+	return true;
+}
+
 /* The worker: transports drop what they know of the memory. */
 static void take(struct kvx_submission *submission, uint32_t wanted)
 {
 	struct kvx_region *region = kvx_container_of(submission, struct kvx_region, submission);
 	struct kvx_engine *engine = region->engine;
 
-	(void)wanted;
-	for (uint32_t i = 0; i < engine->transport_count; i++)
+	for (uint32_t i = 0; wanted & FORGET && i < engine->transport_count; i++)
 		engine->transports[i].ops->forget(engine->transports[i].instance, &region->memory);
-	kvx_engine_acknowledge(engine, &region->forgotten);
+	if (is_forgotten(region))
+		kvx_engine_acknowledge(engine, &region->forgotten);
+	else
+		kvx_engine_submit(engine, &region->submission, ASK_AGAIN);
 }
 
 static bool overlaps(const struct kvx_region *region, const char *address, uint64_t bytes)
@@ -37,8 +54,7 @@ static void detach(struct kvx_region *region, uint32_t transports)
 	struct kvx_engine *engine = region->engine;
 
 	while (transports-- > 0)
-		if (engine->transports[transports].ops->one_sided &&
-		    region->memory.registered[transports])
+		if (region->memory.registered[transports])
 			engine->transports[transports].ops->detach(
 				engine->transports[transports].instance, &region->memory);
 }
@@ -180,6 +196,16 @@ static int attach_device_memory(const struct kvx_engine_transport *transport,
 	return error;
 }
 
+/* Whether it can be opened by other processes. */
+static bool attach_shared(const struct kvx_engine_transport *transport, struct kvx_memory *memory)
+{
+	if (!transport->ops->attach(transport->instance, memory))
+		return true;
+	kvx_log_write(transport->context.log, KVX_LOG_INFO, "region %p: not over %s: %s",
+		      (void *)memory->address, transport->ops->name, kvx_error_text());
+	return false;
+}
+
 /* Memory of a device that hardware does not reach is copied for the other transports. */
 static int attach_to(const struct kvx_engine_transport *transport, struct kvx_region *region,
 		     bool *reached)
@@ -188,7 +214,9 @@ static int attach_to(const struct kvx_engine_transport *transport, struct kvx_re
 	bool staged = memory->device || memory->touchable;
 
 	*reached = true;
-	if (!transport->ops->one_sided)
+	if (transport->ops->devices_only)
+		*reached = memory->device && attach_shared(transport, memory);
+	else if (!transport->ops->one_sided)
 		*reached = staged;
 	else if (memory->device)
 		*reached = !attach_device_memory(transport, memory);
@@ -411,7 +439,7 @@ int kvx_region_close(struct kvx_region *region)
 				"region: %u tensors of pools or tails lie over it; close the pools "
 				"first",
 				users);
-	kvx_engine_request(engine, &region->submission, 1, &region->forgotten);
+	kvx_engine_request(engine, &region->submission, FORGET, &region->forgotten);
 	kvx_region_free(region);
 	return 0;
 }

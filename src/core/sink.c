@@ -402,6 +402,7 @@ const struct kvx_sink kvx_engine_sink = {
 	.rail_changed = rail_changed,
 	.message = message_arrived,
 	.place = place,
+	.settled = kvx_arrival_settled,
 	.landed = kvx_arrival_landed,
 	.arrived = arrived,
 	.permitted = permitted,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cuda/copier.h"
 #include "cuda/driver.h"
+#include "cuda/share.h"
 
 #include <ctype.h>
 #include <unistd.h>
@@ -371,4 +372,8 @@ const struct kvx_memory_kind kvx_memory_cuda = {
 	.unpin = kvx_cuda_copier_unpin,
 	.copy = kvx_cuda_copier_copy,
 	.copied = kvx_cuda_copier_copied,
+	.available = kvx_cuda_available,
+	.share = kvx_cuda_share,
+	.reach = kvx_cuda_reach,
+	.leave = kvx_cuda_leave_shared,
 };

@@ -17,6 +17,7 @@
 #define KVX_COPIES_MAX 256u    /* of one call of copy() */
 #define KVX_PCI_TEXT_BYTES 16u /* "0000:3b:00.0" and its end */
 #define KVX_DEVICE_NONE UINT32_MAX
+#define KVX_HANDLE_BYTES 64u /* of memory that another process is to open */
 
 /* Each end is the device's memory, or memory of the host that was pinned. */
 struct kvx_copy {
@@ -87,6 +88,22 @@ struct kvx_memory_kind {
 	 * work given to the device from now on. KVX_E_TRANSPORT: the device has failed, for good.
 	 * The worker. */
 	int (*copied)(struct kvx_copier *copier, uint64_t *number);
+
+	/* Could this process have such memory at all? KVX_E_UNSUPPORTED with the reason.
+	 * Initialises no driver. Any thread. */
+	int (*available)(void);
+
+	/* A handle by which other processes of this host open the allocation that holds the range,
+	 * from *offset on. KVX_E_UNSUPPORTED with the reason. Any thread. */
+	int (*share)(const void *address, size_t bytes, uint8_t handle[KVX_HANDLE_BYTES],
+		     uint64_t *offset);
+
+	/* Opens another process's allocation, of at least that many bytes, for the device's copier,
+	 * until as many calls of leave() as of reach(). The handle may be anything. KVX_E_TRANSPORT
+	 * with the reason. Any thread; may take milliseconds. */
+	int (*reach)(uint32_t device, const uint8_t handle[KVX_HANDLE_BYTES], uint64_t bytes,
+		     char **base);
+	void (*leave)(uint32_t device, char *base);
 };
 
 extern const struct kvx_memory_kind kvx_memory_host;

@@ -22,14 +22,16 @@ struct transport_name {
 	char name[16];
 };
 
+/* But for those that move a device's memory alone, which a side has none of: tests/cuda/ipc.c. */
 static struct criterion_test_params every_transport(void)
 {
 	static struct transport_name names[8];
 	size_t count = 0;
 
-	for (; kvx_transports[count]; count++)
-		snprintf(names[count].name, sizeof(names[count].name), "%s",
-			 kvx_transports[count]->name);
+	for (size_t i = 0; kvx_transports[i]; i++)
+		if (!kvx_transports[i]->devices_only)
+			snprintf(names[count++].name, sizeof(names[0].name), "%s",
+				 kvx_transports[i]->name);
 	return cr_make_param_array(struct transport_name, names, count, NULL);
 }
 

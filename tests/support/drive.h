@@ -25,10 +25,13 @@ struct way {
 	bool caller; /* progress=caller */
 };
 
-#define RUN_TEST(suite, name, transport, caller)        \
-	Test(suite, name, .timeout = 120)               \
-	{                                               \
-		name(&(struct way){transport, caller}); \
+/* KVX_TEST_TRANSPORT in the place of shm: cuda_ipc is shm's but for the memory. */
+const char *transport_called(const char *name);
+
+#define RUN_TEST(suite, name, transport, caller)                          \
+	Test(suite, name, .timeout = 120)                                 \
+	{                                                                 \
+		name(&(struct way){transport_called(transport), caller}); \
 	}
 
 /* A test that runs over each transport, with engines that have threads. A failure names it:

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static void shm_bell(struct kvx_lane *lane)
+void kvx_shm_bell(struct kvx_lane *lane)
 {
 	struct shm_packet packet;
 	struct kvx_writer writer = kvx_shm_packet_begin(&packet, SHM_BELL);
@@ -27,17 +27,10 @@ static void unwatch(struct shm_link *link)
 	link->pollable.fd = -1;
 }
 
-static void shm_silence(struct kvx_lane *lane)
+void kvx_shm_silence(struct kvx_lane *lane)
 {
 	unwatch((struct shm_link *)lane);
 }
-
-static const struct kvx_lane_ops shm_lane_ops = {
-	.resolve = kvx_shm_resolve,
-	.move = kvx_shm_move,
-	.bell = shm_bell,
-	.silence = shm_silence,
-};
 
 static void handle_packet(struct shm_link *link, const struct shm_packet *packet)
 {
@@ -56,9 +49,15 @@ static void handle_packet(struct shm_link *link, const struct shm_packet *packet
 			return;
 		}
 		break;
+	case SHM_FORGOTTEN:
+		if (link->connector) {
+			kvx_shm_memory_closed(link, packet);
+			return;
+		}
+		break;
 	}
-	kvx_lane_fail(&link->lane, KVX_E_PROTOCOL, "shm: process %d sent a packet of unknown kind",
-		      link->peer_pid);
+	kvx_lane_fail(&link->lane, KVX_E_PROTOCOL, "%s: process %d sent a packet of unknown kind",
+		      shm_name(link), link->peer_pid);
 }
 
 uint32_t kvx_shm_link_read(struct shm_link *link)
@@ -70,7 +69,8 @@ uint32_t kvx_shm_link_read(struct shm_link *link)
 		int received = kvx_shm_packet_receive(link->pollable.fd, &packet);
 		if (received < 0)
 			kvx_lane_end(&link->lane, KVX_E_PEER_LOST,
-				     "shm: process %d ended or closed the link", link->peer_pid);
+				     "%s: process %d ended or closed the link", shm_name(link),
+				     link->peer_pid);
 		if (received <= 0)
 			break;
 		handle_packet(link, &packet);
@@ -88,7 +88,10 @@ static void socket_ready(struct kvx_pollable *pollable, uint32_t events)
 	if (link->watching_room && (events & EPOLLOUT)) {
 		link->watching_room = false;
 		kvx_poller_change(link->lane.context->poller, pollable, EPOLLIN);
-		kvx_shm_forget_pending(link);
+		if (link->connector)
+			kvx_shm_forget_pending(link);
+		else
+			kvx_shm_close_forgotten(link);
 	}
 	if (link->phase == SHM_MET) {
 		kvx_shm_link_read(link);
@@ -119,12 +122,12 @@ struct shm_link *kvx_shm_link_new(struct kvx_transport *transport, bool connecto
 	struct shm_link *link = calloc(1, sizeof(*link));
 
 	if (!link) {
-		kvx_fail(KVX_E_MEMORY, "shm: link: out of memory");
+		kvx_fail(KVX_E_MEMORY, "%s: link: out of memory", transport->medium->ops->name);
 		return NULL;
 	}
-	link->lane.link.ops = &kvx_shm_transport;
+	link->lane.link.ops = transport->medium->ops;
 	link->lane.link.transport = transport;
-	link->lane.ops = &shm_lane_ops;
+	link->lane.ops = &transport->medium->lane;
 	link->lane.context = &transport->context;
 	link->pollable = (struct kvx_pollable){socket_ready, -1};
 	link->connector = connector;

@@ -12,20 +12,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MAGIC UINT64_C(0x6d68732d7866766b) /* "kvxf-shm" */
 #define VERSION 1u
 #define BACKLOG 64
 /* Few of those half-made at most, so that a burst of peers is greeted before the oldest must go. */
 #define CALLBACK_ACCEPTS 32
 #define KNOCK_AGAIN_NS (2 * KVX_NS_PER_MS)
 #define ACCEPT_AGAIN_NS (100 * KVX_NS_PER_MS)
+
+static const struct shm_medium *medium_of(const struct shm_link *link)
+{
+	return link->lane.link.transport->medium;
+}
 
 /* An abstract name: it needs no folder and vanishes with its last descriptor. */
 static socklen_t abstract_address(struct sockaddr_un *address, const char *name)
@@ -37,7 +40,7 @@ static socklen_t abstract_address(struct sockaddr_un *address, const char *name)
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
 }
 
-static uint64_t random_number(void)
+uint64_t kvx_shm_random(void)
 {
 	uint64_t number = 0;
 
@@ -46,11 +49,11 @@ static uint64_t random_number(void)
 	return number;
 }
 
-static int fail_descriptor(const char *what)
+static int fail_descriptor(const char *name, const char *what)
 {
 	bool limit = errno == EMFILE || errno == ENFILE;
 
-	return kvx_fail(KVX_E_SYSTEM, "shm: %s: %s%s", what, strerror(errno),
+	return kvx_fail(KVX_E_SYSTEM, "%s: %s: %s%s", name, what, strerror(errno),
 			limit ? "; raise RLIMIT_NOFILE" : "");
 }
 
@@ -61,42 +64,18 @@ static int check_peer(struct shm_link *link, int fd)
 	socklen_t size = sizeof(peer);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return kvx_fail(KVX_E_SYSTEM, "shm: SO_PEERCRED: %s", strerror(errno));
+		return kvx_fail(KVX_E_SYSTEM, "%s: SO_PEERCRED: %s", shm_name(link),
+				strerror(errno));
 	link->peer_pid = peer.pid;
 	if (peer.uid != geteuid())
 		return kvx_fail(KVX_E_REFUSED,
-				"shm: process %d belongs to user %u and process %d to user %u; run "
+				"%s: process %d belongs to user %u and process %d to user %u; run "
 				"both as one user, or use another transport",
-				peer.pid, peer.uid, getpid(), geteuid());
+				shm_name(link), peer.pid, peer.uid, getpid(), geteuid());
 	return 0;
 }
 
 /* ---------------------------------------------------------------------------------- connector */
-
-/* Where yama restricts ptrace, a process names the one that may read its memory. There can be only
- * one, so the first peer keeps it until its link ends. */
-static _Atomic int tracer_pid;
-
-static void trace_by_peer(struct shm_link *link)
-{
-	int none = 0;
-
-	if (link->peer_pid <= 0 ||
-	    !atomic_compare_exchange_strong(&tracer_pid, &none, link->peer_pid))
-		return;
-	link->tracer = true;
-	/* Fails where there is no yama, and is not needed there. */
-	prctl(PR_SET_PTRACER, (unsigned long)link->peer_pid, 0, 0, 0);
-}
-
-void kvx_shm_untrace(struct shm_link *link)
-{
-	if (!link->tracer)
-		return;
-	prctl(PR_SET_PTRACER, 0, 0, 0, 0);
-	link->tracer = false;
-	atomic_store(&tracer_pid, 0);
-}
 
 /* Makes the rings and maps them; *fd receives their file. */
 static int make_rings(struct shm_link *link, int *fd)
@@ -105,7 +84,7 @@ static int make_rings(struct shm_link *link, int *fd)
 
 	*fd = memfd_create("kvxfer-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (*fd < 0)
-		return fail_descriptor("memfd_create");
+		return fail_descriptor(shm_name(link), "memfd_create");
 	if (ftruncate(*fd, (off_t)bytes) < 0 ||
 	    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		goto fail_file;
@@ -118,7 +97,7 @@ static int make_rings(struct shm_link *link, int *fd)
 	return 0;
 
 fail_file:
-	kvx_fail(KVX_E_MEMORY, "shm: cannot make the rings: %s", strerror(errno));
+	kvx_fail(KVX_E_MEMORY, "%s: cannot make the rings: %s", shm_name(link), strerror(errno));
 	close(*fd);
 	return KVX_E_MEMORY;
 }
@@ -131,18 +110,19 @@ static int say_hello(struct shm_link *link, int fd)
 
 	if (error)
 		return error;
-	link->nonce = random_number();
-	kvx_put_u64(&writer, MAGIC);
+	kvx_put_u64(&writer, medium_of(link)->magic);
 	kvx_put_u32(&writer, VERSION);
 	kvx_put_u32(&writer, (uint32_t)kvx_lane_shared_bytes());
-	kvx_put_u64(&writer, (uintptr_t)&link->nonce);
-	kvx_put_u64(&writer, link->nonce);
-	kvx_shm_packet_end(&packet, &writer);
-	error = kvx_shm_packet_send(fd, &packet);
+	error = medium_of(link)->greet(link, &writer);
+	if (!error) {
+		kvx_shm_packet_end(&packet, &writer);
+		error = kvx_shm_packet_send(fd, &packet);
+		if (error)
+			error = kvx_fail(KVX_E_UNREACHABLE, "%s: %s: hello: %s", shm_name(link),
+					 link->name, strerror(error));
+	}
 	close(packet.fd);
-	return error ? kvx_fail(KVX_E_UNREACHABLE, "shm: %s: hello: %s", link->name,
-				strerror(error))
-		     : 0;
+	return error;
 }
 
 static int greet(struct shm_link *link, int fd)
@@ -151,7 +131,6 @@ static int greet(struct shm_link *link, int fd)
 
 	if (error)
 		return error == KVX_E_REFUSED ? KVX_E_UNREACHABLE : error;
-	trace_by_peer(link);
 	return say_hello(link, fd);
 }
 
@@ -163,7 +142,7 @@ int kvx_shm_knock(struct shm_link *link)
 	int error;
 
 	if (fd < 0)
-		return fail_descriptor("socket");
+		return fail_descriptor(shm_name(link), "socket");
 	if (connect(fd, (const struct sockaddr *)&address, length) < 0) {
 		if (errno == EAGAIN) {
 			close(fd);
@@ -171,8 +150,8 @@ int kvx_shm_knock(struct shm_link *link)
 			return 0;
 		}
 		error = kvx_fail(KVX_E_UNREACHABLE,
-				 "shm: %s: %s; the engine is gone, or in another network namespace",
-				 link->name, strerror(errno));
+				 "%s: %s: %s; the engine is gone, or in another network namespace",
+				 shm_name(link), link->name, strerror(errno));
 		goto fail_socket;
 	}
 	error = greet(link, fd);
@@ -190,14 +169,16 @@ fail_socket:
 static void welcomed(struct shm_link *link, const struct shm_packet *packet)
 {
 	const struct kvx_transport_context *context = link->lane.context;
-	char text[SHM_PACKET_MAX] = "shm: the peer closed the connection before it answered";
+	char text[SHM_PACKET_MAX];
 
+	snprintf(text, sizeof(text), "%s: the peer closed the connection before it answered",
+		 shm_name(link));
 	if (packet && packet->bytes[0] == SHM_WELCOME) {
 		struct kvx_reader reader = kvx_reader_over(packet->bytes + 1, packet->length - 1);
 		uint64_t magic = kvx_get_u64(&reader);
 		uint32_t version = kvx_get_u32(&reader);
 		link->peer_readable = kvx_get_u8(&reader);
-		if (!reader.failed && magic == MAGIC && version == VERSION) {
+		if (!reader.failed && magic == medium_of(link)->magic && version == VERSION) {
 			link->phase = SHM_MET;
 			link->lane.up = true;
 			context->sink->link_up(context->engine, &link->lane.link);
@@ -209,7 +190,8 @@ static void welcomed(struct shm_link *link, const struct shm_packet *packet)
 		kvx_get_text(&reader, text, sizeof(text));
 	}
 	if (packet && (packet->bytes[0] != SHM_REFUSED || !text[0]))
-		snprintf(text, sizeof(text), "shm: %s answered what is not a greeting", link->name);
+		snprintf(text, sizeof(text), "%s: %s answered what is not a greeting",
+			 shm_name(link), link->name);
 	kvx_lane_fail(&link->lane, KVX_E_UNREACHABLE, "%s", text);
 }
 
@@ -245,27 +227,16 @@ static int map_rings(struct shm_link *link, int fd)
 
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &status) < 0 ||
 	    status.st_size < (off_t)bytes)
-		return kvx_fail(KVX_E_PROTOCOL, "shm: process %d sent no sealed file for the rings",
-				link->peer_pid);
+		return kvx_fail(KVX_E_PROTOCOL, "%s: process %d sent no sealed file for the rings",
+				shm_name(link), link->peer_pid);
 	link->shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (link->shared == MAP_FAILED) {
 		link->shared = NULL;
-		return kvx_fail(KVX_E_MEMORY, "shm: cannot map the rings of process %d: %s",
-				link->peer_pid, strerror(errno));
+		return kvx_fail(KVX_E_MEMORY, "%s: cannot map the rings of process %d: %s",
+				shm_name(link), link->peer_pid, strerror(errno));
 	}
 	kvx_lane_attach(&link->lane, link->shared);
 	return 0;
-}
-
-/* Can this process read the peer's memory? */
-static bool probe(int pid, uint64_t address, uint64_t nonce)
-{
-	uint64_t seen = ~nonce;
-	struct iovec local = {&seen, sizeof(seen)};
-	struct iovec remote = {(void *)(uintptr_t)address, sizeof(seen)};
-
-	return pid > 0 && process_vm_readv(pid, &local, 1, &remote, 1, 0) == sizeof(seen) &&
-	       seen == nonce;
 }
 
 static int read_hello(struct shm_link *link, const struct shm_packet *packet)
@@ -274,20 +245,18 @@ static int read_hello(struct shm_link *link, const struct shm_packet *packet)
 	uint64_t magic = kvx_get_u64(&reader);
 	uint32_t version = kvx_get_u32(&reader);
 	uint32_t bytes = kvx_get_u32(&reader);
-	uint64_t address = kvx_get_u64(&reader);
-	uint64_t nonce = kvx_get_u64(&reader);
 
-	if (packet->bytes[0] != SHM_HELLO || reader.failed || magic != MAGIC)
-		return kvx_fail(KVX_E_PROTOCOL, "shm: process %d does not speak kvxfer",
-				link->peer_pid);
+	if (packet->bytes[0] != SHM_HELLO || reader.failed || magic != medium_of(link)->magic)
+		return kvx_fail(KVX_E_PROTOCOL, "%s: process %d does not speak kvxfer",
+				shm_name(link), link->peer_pid);
 	if (version != VERSION || bytes != kvx_lane_shared_bytes())
 		return kvx_fail(KVX_E_VERSION,
-				"shm: process %d speaks version %u with rings of %u bytes, process "
+				"%s: process %d speaks version %u with rings of %u bytes, process "
 				"%d version %u with %zu; run the same kvxfer at both ends",
-				link->peer_pid, version, bytes, getpid(), VERSION,
+				shm_name(link), link->peer_pid, version, bytes, getpid(), VERSION,
 				kvx_lane_shared_bytes());
-	link->peer_readable = probe(link->peer_pid, address, nonce);
-	return map_rings(link, packet->fd);
+	int error = medium_of(link)->greeted(link, &reader);
+	return error ? error : map_rings(link, packet->fd);
 }
 
 static void welcome(struct shm_link *link)
@@ -297,7 +266,7 @@ static void welcome(struct shm_link *link)
 	struct shm_packet packet;
 	struct kvx_writer writer = kvx_shm_packet_begin(&packet, SHM_WELCOME);
 
-	kvx_put_u64(&writer, MAGIC);
+	kvx_put_u64(&writer, medium_of(link)->magic);
 	kvx_put_u32(&writer, VERSION);
 	kvx_put_u8(&writer, link->peer_readable);
 	kvx_shm_packet_end(&packet, &writer);
@@ -366,8 +335,8 @@ static void listener_ready(struct kvx_pollable *pollable, uint32_t events)
 		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
 			return;
 		/* Out of descriptors: what waits stays readable, so do not look for a while. */
-		kvx_log_write(transport->context.log, KVX_LOG_WARNING, "shm: accept: %s",
-			      strerror(errno));
+		kvx_log_write(transport->context.log, KVX_LOG_WARNING, "%s: accept: %s",
+			      transport->medium->ops->name, strerror(errno));
 		kvx_poller_change(transport->context.poller, pollable, 0);
 		transport->accept_again_ns = kvx_now_ns() + ACCEPT_AGAIN_NS;
 		return;
@@ -378,15 +347,17 @@ int kvx_shm_listen(struct kvx_transport *transport)
 {
 	struct sockaddr_un address;
 	char name[SHM_NAME_MAX + 1];
+	const char *transport_name = transport->medium->ops->name;
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
-		return fail_descriptor("socket");
-	snprintf(name, sizeof(name), "kvxfer-%016llx-%u", (unsigned long long)random_number(),
+		return fail_descriptor(transport_name, "socket");
+	snprintf(name, sizeof(name), "kvxfer-%016llx-%u", (unsigned long long)kvx_shm_random(),
 		 geteuid());
 	if (bind(fd, (const struct sockaddr *)&address, abstract_address(&address, name)) < 0 ||
 	    listen(fd, BACKLOG) < 0) {
-		kvx_fail(KVX_E_SYSTEM, "shm: %s: cannot listen: %s", name, strerror(errno));
+		kvx_fail(KVX_E_SYSTEM, "%s: %s: cannot listen: %s", transport_name, name,
+			 strerror(errno));
 		goto fail_socket;
 	}
 	snprintf(transport->address, sizeof(transport->address), "%s@%s", name, transport->boot_id);
@@ -419,8 +390,8 @@ static void knock_again(struct shm_link *link, int64_t now_ns)
 	}
 	if (link->phase != SHM_MET && now_ns > link->deadline_ns)
 		kvx_lane_fail(&link->lane, KVX_E_UNREACHABLE,
-			      "shm: %s: no answer within %llu ms; is the engine stopped?",
-			      link->name,
+			      "%s: %s: no answer within %llu ms; is the engine stopped?",
+			      shm_name(link), link->name,
 			      (unsigned long long)kvx_option(link->lane.context->options,
 							     connect_timeout_ms));
 }

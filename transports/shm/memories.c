@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sender announces each memory before the first batch that names it; the receiver maps it, or
- * reads it by process_vm_readv(2). */
+/* The sender announces each memory before the first batch that names it. */
 #include "base/error.h"
 #include "base/map.h"
 #include "base/wire.h"
@@ -13,6 +12,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static const struct shm_medium *medium_of(const struct shm_link *link)
+{
+	return link->lane.link.transport->medium;
+}
 
 /* Position of the first entry whose index is not lower. */
 static uint32_t position_of(const struct shm_memories *memories, uint32_t index)
@@ -74,22 +78,23 @@ static void erase(struct shm_memories *memories, struct shm_memory *memory)
 	memmove(memory, memory + 1, (memories->count - at) * sizeof(*memory));
 }
 
-/* Receiver: its mapping, if it has one. */
-static void unmap(struct shm_link *link, const struct shm_memory *memory)
+/* Sender: the peer knows it, or not any more. */
+static void count(struct shm_link *link, const struct shm_memory *memory, int change)
 {
-	if (!memory->mapped)
-		return;
-	munmap(memory->mapping, memory->bytes);
-	link->lane.link.transport->mappings--;
-	link->lane.link.transport->mapped_bytes -= memory->bytes;
+	if (medium_of(link)->count)
+		medium_of(link)->count(link, memory->index, change);
 }
 
 void kvx_shm_memories_finish(struct shm_link *link)
 {
 	struct shm_memories *memories = &link->memories;
 
-	for (uint32_t i = 0; !link->connector && i < memories->count; i++)
-		unmap(link, &memories->entries[i]);
+	for (uint32_t i = 0; i < memories->count; i++) {
+		if (link->connector)
+			count(link, &memories->entries[i], -1);
+		else
+			medium_of(link)->drop(link, &memories->entries[i]);
+	}
 	free(memories->entries);
 }
 
@@ -107,8 +112,8 @@ static bool send_surely(struct shm_link *link, const struct shm_packet *packet)
 	} else if (error && error != EPIPE && error != ECONNRESET) {
 		/* A peer that is gone shows as the end of its socket. */
 		kvx_lane_fail(&link->lane, KVX_E_TRANSPORT,
-			      "shm: cannot announce memory to process %d: %s", link->peer_pid,
-			      strerror(error));
+			      "%s: cannot announce memory to process %d: %s", shm_name(link),
+			      link->peer_pid, strerror(error));
 	}
 	return error == 0;
 }
@@ -117,32 +122,25 @@ static bool announce_memory(struct shm_link *link, const struct kvx_memory *memo
 {
 	struct shm_packet packet;
 
-	if (memory->fd < 0 && !link->peer_readable) {
-		kvx_lane_fail(&link->lane, KVX_E_TRANSPORT,
-			      "shm: process %d can neither map the region at %p nor read it with "
-			      "process_vm_readv; allocate it with kvx_pool_alloc() or "
-			      "kvx_region_alloc(), or set kernel.yama.ptrace_scope to 0",
-			      link->peer_pid, (void *)memory->address);
-		return false;
-	}
 	int error = reserve(&link->memories);
 	if (error) {
 		kvx_lane_fail(&link->lane, error,
-			      "shm: out of memory, or more than %u regions used on one link",
-			      SHM_MEMORIES_MAX);
+			      "%s: out of memory, or more than %u regions used on one link",
+			      shm_name(link), SHM_MEMORIES_MAX);
 		return false;
 	}
 
 	struct kvx_writer writer = kvx_shm_packet_begin(&packet, SHM_MEMORY);
 	kvx_put_u32(&writer, memory->index);
 	kvx_put_u64(&writer, memory->bytes);
-	kvx_put_u64(&writer, (uintptr_t)memory->address);
+	if (!medium_of(link)->announce(link, memory, &packet, &writer))
+		return false;
 	kvx_shm_packet_end(&packet, &writer);
-	packet.fd = memory->fd;
 	if (!send_surely(link, &packet))
 		return false;
-	insert(&link->memories,
-	       &(struct shm_memory){.index = memory->index, .mapped = memory->fd >= 0});
+	const struct shm_memory known = {.index = memory->index, .mapped = memory->fd >= 0};
+	insert(&link->memories, &known);
+	count(link, &known, 1);
 	return true;
 }
 
@@ -162,26 +160,34 @@ bool kvx_shm_announce(struct shm_link *link, const struct kvx_batch *batch)
 	return true;
 }
 
-static bool tell_forget(struct shm_link *link, uint32_t index)
+static bool tell(struct shm_link *link, enum shm_kind kind, uint32_t index)
 {
 	struct shm_packet packet;
-	struct kvx_writer writer = kvx_shm_packet_begin(&packet, SHM_FORGET);
+	struct kvx_writer writer = kvx_shm_packet_begin(&packet, kind);
 
 	kvx_put_u32(&writer, index);
 	kvx_shm_packet_end(&packet, &writer);
 	return send_surely(link, &packet);
 }
 
+/* The peer was told; where its answer matters the memory is known until that comes. */
+static void forget_told(struct shm_link *link, struct shm_memory *memory)
+{
+	memory->forgotten = false;
+	memory->told = medium_of(link)->is_idle != NULL;
+	if (!memory->told)
+		erase(&link->memories, memory);
+}
+
 void kvx_shm_forget(struct shm_link *link, uint32_t index)
 {
 	struct shm_memory *memory = kvx_shm_memory_find(&link->memories, index);
 
-	if (!memory)
+	if (!memory || memory->told)
 		return;
-	if (tell_forget(link, index))
-		erase(&link->memories, memory);
-	else
-		memory->forgotten = true;
+	memory->forgotten = !tell(link, SHM_FORGET, index);
+	if (!memory->forgotten)
+		forget_told(link, memory);
 }
 
 void kvx_shm_forget_pending(struct shm_link *link)
@@ -190,74 +196,49 @@ void kvx_shm_forget_pending(struct shm_link *link)
 		struct shm_memory *memory = &link->memories.entries[i];
 		if (!memory->forgotten)
 			continue;
-		if (!tell_forget(link, memory->index))
+		if (!tell(link, SHM_FORGET, memory->index))
 			return;
-		erase(&link->memories, memory);
+		forget_told(link, memory);
 	}
+}
+
+void kvx_shm_memory_closed(struct shm_link *link, const struct shm_packet *packet)
+{
+	struct kvx_reader reader = kvx_reader_over(packet->bytes + 1, packet->length - 1);
+	struct shm_memory *memory = kvx_shm_memory_find(&link->memories, kvx_get_u32(&reader));
+
+	if (reader.failed || !memory || !memory->told) {
+		kvx_lane_fail(&link->lane, KVX_E_PROTOCOL,
+			      "%s: process %d closed memory that it was not told to",
+			      shm_name(link), link->peer_pid);
+		return;
+	}
+	count(link, memory, -1);
+	erase(&link->memories, memory);
 }
 
 /* ----------------------------------------------------------------------------------- receiver */
 
-/* Only a file that cannot shrink below the mapping is safe to read: otherwise SIGBUS. */
-static char *map_memory(struct kvx_transport *transport, int fd, uint64_t bytes)
+void kvx_shm_announced_impossible(struct shm_link *link)
 {
-	struct stat status;
-	int seals = fcntl(fd, F_GET_SEALS);
-
-	if (transport->mappings >= SHM_MAPPINGS_MAX ||
-	    bytes > SHM_MAPPED_BYTES_MAX - transport->mapped_bytes) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &status) < 0 || status.st_size < 0 ||
-	    (uint64_t)status.st_size < bytes) {
-		errno = EINVAL;
-		return NULL;
-	}
-	char *mapping = kvx_map_shared(fd, bytes, PROT_READ);
-	if (mapping) {
-		transport->mappings++;
-		transport->mapped_bytes += bytes;
-	}
-	return mapping;
-}
-
-/* Maps it where that is possible, notes its address where it is not. */
-static bool learn_memory(struct shm_link *link, struct shm_memory *memory, uint64_t address, int fd)
-{
-	struct kvx_transport *transport = link->lane.link.transport;
-
-	memory->mapping = fd >= 0 ? map_memory(transport, fd, memory->bytes) : NULL;
-	memory->mapped = memory->mapping != NULL;
-	if (memory->mapped)
-		return true;
-	memory->mapping = (char *)(uintptr_t)address;
-	if (!link->peer_readable)
-		kvx_lane_fail(&link->lane, KVX_E_TRANSPORT,
-			      "shm: cannot map %llu bytes of process %d: %s, and may not read them "
-			      "with process_vm_readv; raise RLIMIT_NOFILE or vm.max_map_count",
-			      (unsigned long long)memory->bytes, link->peer_pid,
-			      fd >= 0 ? strerror(errno) : "no descriptor came");
-	return link->peer_readable;
+	kvx_lane_fail(&link->lane, KVX_E_PROTOCOL, "%s: process %d announced impossible memory",
+		      shm_name(link), link->peer_pid);
 }
 
 void kvx_shm_memory_announced(struct shm_link *link, const struct shm_packet *packet)
 {
 	struct kvx_reader reader = kvx_reader_over(packet->bytes + 1, packet->length - 1);
 	struct shm_memory memory = {.index = kvx_get_u32(&reader), .bytes = kvx_get_u64(&reader)};
-	uint64_t address = kvx_get_u64(&reader);
 	int error = 0;
 
 	if (reader.failed || !memory.bytes || memory.bytes > SIZE_MAX / 2 ||
-	    address > UINT64_MAX - memory.bytes ||
 	    kvx_shm_memory_find(&link->memories, memory.index))
-		kvx_lane_fail(&link->lane, KVX_E_PROTOCOL,
-			      "shm: process %d announced impossible memory", link->peer_pid);
+		kvx_shm_announced_impossible(link);
 	else if ((error = reserve(&link->memories)) != 0)
 		kvx_lane_fail(&link->lane, error,
-			      "shm: out of memory, or process %d announced more than %u regions",
-			      link->peer_pid, SHM_MEMORIES_MAX);
-	else if (learn_memory(link, &memory, address, packet->fd))
+			      "%s: out of memory, or process %d announced more than %u regions",
+			      shm_name(link), link->peer_pid, SHM_MEMORIES_MAX);
+	else if (medium_of(link)->learn(link, &memory, &reader, packet->fd))
 		insert(&link->memories, &memory);
 }
 
@@ -266,13 +247,40 @@ void kvx_shm_memory_forgotten(struct shm_link *link, const struct shm_packet *pa
 	struct kvx_reader reader = kvx_reader_over(packet->bytes + 1, packet->length - 1);
 	struct shm_memory *memory = kvx_shm_memory_find(&link->memories, kvx_get_u32(&reader));
 
-	if (reader.failed || !memory) {
-		kvx_lane_fail(&link->lane, KVX_E_PROTOCOL, "shm: process %d forgot unknown memory",
-			      link->peer_pid);
+	if (reader.failed || !memory || memory->forgotten) {
+		kvx_lane_fail(&link->lane, KVX_E_PROTOCOL, "%s: process %d forgot unknown memory",
+			      shm_name(link), link->peer_pid);
 		return;
 	}
-	unmap(link, memory);
+	memory->forgotten = true;
+	link->forgetting++;
+	kvx_shm_close_forgotten(link);
+}
+
+/* False: later. */
+static bool close_forgotten(struct shm_link *link, struct shm_memory *memory)
+{
+	bool (*is_idle)(const struct shm_memory *memory) = medium_of(link)->is_idle;
+
+	if (is_idle && !is_idle(memory))
+		return false;
+	medium_of(link)->drop(link, memory);
+	if (is_idle && !tell(link, SHM_FORGOTTEN, memory->index))
+		return false;
 	erase(&link->memories, memory);
+	return true;
+}
+
+uint32_t kvx_shm_close_forgotten(struct shm_link *link)
+{
+	uint32_t before = link->forgetting;
+
+	for (uint32_t i = link->memories.count; link->forgetting && i-- > 0;) {
+		struct shm_memory *memory = &link->memories.entries[i];
+		if (memory->forgotten && close_forgotten(link, memory))
+			link->forgetting--;
+	}
+	return before;
 }
 
 /* The announcement was sent before the batch was published, so it is in the socket if it is not
@@ -284,7 +292,8 @@ static int look_for_memory(struct shm_link *link, uint32_t index)
 	if (kvx_shm_memory_find(&link->memories, index) || read == SHM_PACKETS_AT_ONCE)
 		return 1;
 	kvx_lane_fail(&link->lane, KVX_E_PROTOCOL,
-		      "shm: process %d sends from memory that it did not announce", link->peer_pid);
+		      "%s: process %d sends from memory that it did not announce", shm_name(link),
+		      link->peer_pid);
 	return -1;
 }
 
@@ -298,62 +307,15 @@ int kvx_shm_resolve(struct kvx_lane *lane, struct kvx_lane_slice *slices, uint32
 			kvx_shm_memory_find(&link->memories, slice->memory);
 		if (!memory)
 			return look_for_memory(link, slice->memory);
-		if (slice->where > memory->bytes || slice->length > memory->bytes - slice->where) {
+		if (memory->forgotten || slice->where > memory->bytes ||
+		    slice->length > memory->bytes - slice->where) {
 			kvx_lane_fail(lane, KVX_E_PROTOCOL,
-				      "shm: process %d sends from beyond its memory",
+				      "%s: process %d sends from beyond its memory", shm_name(link),
 				      link->peer_pid);
 			return -1;
 		}
-		slice->from = memory->mapping + slice->where;
+		slice->from = (const char *)((uintptr_t)memory->mapping + slice->where);
 		slice->remote = !memory->mapped;
 	}
 	return 0;
-}
-
-/* Reads all of it, over as many calls as that takes. Returns 0 or an errno. */
-static int read_peer(int pid, struct iovec *local, struct iovec *remote, size_t count)
-{
-	while (count) {
-		ssize_t bytes = process_vm_readv(pid, local, count, remote, count, 0);
-		if (bytes <= 0)
-			return bytes < 0 ? errno : EFAULT;
-		for (; count && (size_t)bytes >= local->iov_len; count--) {
-			bytes -= (ssize_t)local->iov_len;
-			local++;
-			remote++;
-		}
-		if (count) {
-			local->iov_base = (char *)local->iov_base + bytes;
-			remote->iov_base = (char *)remote->iov_base + bytes;
-			local->iov_len = remote->iov_len -= (size_t)bytes;
-		}
-	}
-	return 0;
-}
-
-static int move_remote(struct shm_link *link, const struct kvx_lane_piece *pieces, uint32_t count)
-{
-	struct iovec local[KVX_LANE_PIECES_MAX], remote[KVX_LANE_PIECES_MAX];
-
-	for (uint32_t i = 0; i < count; i++) {
-		local[i] = (struct iovec){pieces[i].to, pieces[i].bytes};
-		remote[i] = (struct iovec){(void *)pieces[i].from, pieces[i].bytes};
-	}
-	return read_peer(link->peer_pid, local, remote, count);
-}
-
-int kvx_shm_move(struct kvx_lane *lane, const struct kvx_lane_piece *pieces, uint32_t count)
-{
-	int error = 0;
-
-	/* Runs of pieces that are moved the same way. */
-	for (uint32_t first = 0, end; first < count && !error; first = end) {
-		for (end = first + 1; end < count && pieces[end].remote == pieces[first].remote;)
-			end++;
-		if (pieces[first].remote)
-			error = move_remote((struct shm_link *)lane, pieces + first, end - first);
-		else
-			kvx_lane_copy(pieces + first, end - first);
-	}
-	return error;
 }
