@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define RING_BYTES_MIN (4 * KVX_BATCH_BYTES_MAX) /* a batch lands whole or not at all */
+#define RING_BYTES_MIN (UINT64_C(4) * KVX_BATCH_BYTES_MAX) /* a batch lands whole or not at all */
 #define BUFFERS_MIN 4u
 #define NUMA_UNKNOWN (-1)
 
@@ -19,17 +19,16 @@
 
 static int numa_of(const char *pci)
 {
-	char path[96];
-	int numa = NUMA_UNKNOWN;
+	char path[96], text[16] = "";
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/numa_node", pci);
 	FILE *file = fopen(path, "re");
 	if (!file)
 		return NUMA_UNKNOWN;
-	if (fscanf(file, "%d", &numa) != 1)
-		numa = NUMA_UNKNOWN;
+	char *end = text;
+	long numa = fgets(text, sizeof(text), file) ? strtol(text, &end, 10) : NUMA_UNKNOWN;
 	fclose(file);
-	return numa;
+	return end > text && numa >= 0 && numa <= INT16_MAX ? (int)numa : NUMA_UNKNOWN;
 }
 
 /* Half of option staging_bytes for each direction, so that what is to be sent never keeps what

@@ -153,7 +153,7 @@ struct kvx_device *kvx_lift_device(const struct kvx_stream *stream, uint32_t lay
 bool kvx_lift_start(struct kvx_rail *rail, struct kvx_stream *stream, struct kvx_device *device);
 
 /* Posts batches whose bytes have come. Returns how many. */
-int kvx_lift_post(struct kvx_peer *peer, uint32_t rail);
+int kvx_lift_post(struct kvx_peer *peer, uint32_t index);
 
 /* Is anything of the rail on its way to the transport? */
 bool kvx_lift_busy(const struct kvx_rail *rail);

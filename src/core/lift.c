@@ -162,8 +162,7 @@ bool kvx_lift_start(struct kvx_rail *rail, struct kvx_stream *stream, struct kvx
 
 /* --- from the buffer to the peer --- */
 
-static bool post(struct kvx_peer *peer, uint32_t rail, const struct kvx_lifted *entry,
-		 uint32_t *released)
+static bool post(struct kvx_peer *peer, uint32_t rail, const struct kvx_lifted *entry)
 {
 	struct kvx_stream *stream = entry->stream;
 	struct kvx_engine *engine = peer->engine;
@@ -183,7 +182,7 @@ static bool post(struct kvx_peer *peer, uint32_t rail, const struct kvx_lifted *
 		.slices = &slice,
 		.flow = &stream->flow,
 		.last = entry->last,
-		.released = released,
+		.released = &peer->rails[rail].lift->released,
 	};
 
 	if (!peer->link->ops->post(peer->link, rail, &batch))
@@ -204,8 +203,7 @@ int kvx_lift_post(struct kvx_peer *peer, uint32_t index)
 		struct kvx_lifted *entry = entry_at(lift, lift->posted);
 		if (!entry->stream)
 			continue;
-		if (entry->number > entry->device->copied ||
-		    !post(peer, index, entry, &lift->released))
+		if (entry->number > entry->device->copied || !post(peer, index, entry))
 			break;
 		entry->posted = true;
 		posted++;

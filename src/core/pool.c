@@ -98,6 +98,8 @@ static uint32_t index_memory(struct kvx_pool *pool, const struct kvx_memory *mem
 
 static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 {
+	const struct kvx_memory *first = NULL;
+
 	pool->reach = KVX_REACH_ALL;
 	for (uint32_t i = 0; i < kvx_pool_tensors(pool); i++) {
 		const struct kvx_tensor *tensor = &tensors[i];
@@ -106,8 +108,9 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 			return error;
 		uint64_t stride =
 			tensor->block_stride ? tensor->block_stride : kvx_pool_block_bytes(pool, i);
-		if (i > 0 && (tensor->region->memory.kind != pool->memories[0]->kind ||
-			      tensor->region->memory.device != pool->memories[0]->device))
+		first = first ? first : &tensor->region->memory;
+		if (tensor->region->memory.kind != first->kind ||
+		    tensor->region->memory.device != first->device)
 			return kvx_fail(KVX_E_INVALID,
 					"pool: layer %u plane %u lies in other memory than the "
 					"first: all must be the CPU's, or all one device's",

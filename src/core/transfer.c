@@ -43,9 +43,9 @@ static void tell_end(const struct kvx_transfer *transfer, int end)
 				     end, transfer->text ? transfer->text : kvx_strerror(end));
 }
 
-static void store_word(uint32_t *word, uint32_t value)
+static void store_word(const struct kvx_transfer *transfer, uint32_t index, uint32_t value)
 {
-	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+	__atomic_store_n(&transfer->words[index], value, __ATOMIC_RELEASE);
 }
 
 /* Who waits for a word sees every one of them change in the end. */
@@ -53,7 +53,7 @@ static void mirror_end(const struct kvx_transfer *transfer)
 {
 	for (uint32_t i = 0; transfer->words && i < kvx_transfer_parts(transfer); i++)
 		if (!__atomic_load_n(&transfer->words[i], __ATOMIC_RELAXED))
-			store_word(&transfer->words[i], KVX_WORD_FAILED);
+			store_word(transfer, i, KVX_WORD_FAILED);
 }
 
 void kvx_transfer_mirror(struct kvx_transfer *transfer, uint32_t *words)
@@ -63,7 +63,7 @@ void kvx_transfer_mirror(struct kvx_transfer *transfer, uint32_t *words)
 	transfer->words = words;
 	for (uint32_t i = 0; i < kvx_transfer_parts(transfer); i++)
 		if (kvx_transfer_layer_done(transfer, i < layers ? i : KVX_TAIL))
-			store_word(&words[i], KVX_WORD_WHOLE);
+			store_word(transfer, i, KVX_WORD_WHOLE);
 	if (kvx_transfer_ended(transfer))
 		mirror_end(transfer);
 }
@@ -92,8 +92,7 @@ void kvx_transfer_finish_layer(struct kvx_transfer *transfer, uint32_t layer)
 		return;
 	atomic_store_explicit(word, new, memory_order_release);
 	if (transfer->words)
-		store_word(&transfer->words[layer == KVX_TAIL ? transfer->layers : layer],
-			   KVX_WORD_WHOLE);
+		store_word(transfer, layer == KVX_TAIL ? transfer->layers : layer, KVX_WORD_WHOLE);
 	uint32_t count = atomic_load_explicit(&transfer->done_count, memory_order_relaxed) + 1;
 	atomic_store_explicit(&transfer->done_count, count, memory_order_release);
 	if (count == kvx_transfer_parts(transfer))
