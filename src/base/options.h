@@ -43,6 +43,9 @@
 	FLAG(tcp_encryption, false,                                                              \
 	     "data connections are encrypted too; needs secret_file, at both ends")              \
 	BYTES(tcp_buffer, 0, 0, 1073741824, "socket buffers of tcp; 0: the system's choice")     \
+	TEXT(shm_users, "",                                                                      \
+	     "ids of other users whose processes shm connects with, as \"1001,1002\"; each end " \
+	     "must allow the other")                                                             \
 	NUMBER(drain_ms, 100, 0, 60000,                                                          \
 	       "how long a sender may take to stop before the receiver cuts it off")             \
 	TEXT(topology, "auto",                                                                   \

@@ -6,6 +6,7 @@
 #include "base/wire.h"
 #include "shm.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -57,7 +58,36 @@ static int fail_descriptor(const char *name, const char *what)
 			limit ? "; raise RLIMIT_NOFILE" : "");
 }
 
-/* Notes the peer's process. Fails with KVX_E_REFUSED if it belongs to another user. */
+static int read_user(const char **list, uint32_t *user)
+{
+	char *end;
+	unsigned long number = strtoul(*list, &end, 10);
+
+	if (!isdigit((unsigned char)**list) || (*end && *end != ',') || number >= UINT32_MAX)
+		return kvx_fail(KVX_E_INVALID,
+				"option shm_users: \"%.60s\" does not begin with a user's id; give "
+				"numbers and commas between them",
+				*list);
+	*user = (uint32_t)number;
+	*list = end + (*end == ',');
+	return 0;
+}
+
+/* This engine's own user, or one of option shm_users. */
+static bool is_allowed(const struct shm_link *link, uint32_t user)
+{
+	const char *list = link->lane.context->options->shm_users;
+	uint32_t other;
+
+	if (user == geteuid())
+		return true;
+	while (*list && !read_user(&list, &other))
+		if (other == user)
+			return true;
+	return false;
+}
+
+/* Notes the peer's process. Fails with KVX_E_REFUSED if its user is not allowed. */
 static int check_peer(struct shm_link *link, int fd)
 {
 	struct ucred peer;
@@ -67,10 +97,11 @@ static int check_peer(struct shm_link *link, int fd)
 		return kvx_fail(KVX_E_SYSTEM, "%s: SO_PEERCRED: %s", shm_name(link),
 				strerror(errno));
 	link->peer_pid = peer.pid;
-	if (peer.uid != geteuid())
+	if (!is_allowed(link, peer.uid))
 		return kvx_fail(KVX_E_REFUSED,
 				"%s: process %d belongs to user %u and process %d to user %u; run "
-				"both as one user, or use another transport",
+				"both as one user, allow the other at both ends (option "
+				"shm_users), or use another transport",
 				shm_name(link), peer.pid, peer.uid, getpid(), geteuid());
 	return 0;
 }
@@ -343,6 +374,19 @@ static void listener_ready(struct kvx_pollable *pollable, uint32_t events)
 	}
 }
 
+/* Whether all of option shm_users can be read. */
+static int check_users(const char *list)
+{
+	uint32_t user;
+
+	while (*list) {
+		int error = read_user(&list, &user);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
 int kvx_shm_listen(struct kvx_transport *transport)
 {
 	struct sockaddr_un address;
@@ -352,6 +396,10 @@ int kvx_shm_listen(struct kvx_transport *transport)
 
 	if (fd < 0)
 		return fail_descriptor(transport_name, "socket");
+	if (check_users(transport->context.options->shm_users)) {
+		close(fd);
+		return KVX_E_INVALID;
+	}
 	snprintf(name, sizeof(name), "kvxfer-%016llx-%u", (unsigned long long)kvx_shm_random(),
 		 geteuid());
 	if (bind(fd, (const struct sockaddr *)&address, abstract_address(&address, name)) < 0 ||
