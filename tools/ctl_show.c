@@ -129,7 +129,8 @@ void ctl_show_options(const json_t *answer, char **only, uint32_t count)
 
 void ctl_show_regions(const json_t *answer)
 {
-	static const char *const titles[] = {">id", ">size", "kind", ">users", "near", NULL};
+	static const char *const titles[] = {">id",       ">size",  "kind", "device",
+					     "GPUDirect", ">users", "near", NULL};
 	struct ctl_table table;
 	const json_t *one;
 	size_t i;
@@ -140,6 +141,8 @@ void ctl_show_regions(const json_t *answer)
 		ctl_table_add(&table, "%" PRIu64, ctl_number(one, "id"));
 		ctl_table_add(&table, "%s", ctl_bytes(ctl_number(one, "bytes")).text);
 		ctl_table_add(&table, "%s", ctl_text(one, "kind"));
+		ctl_table_add(&table, "%s", ctl_text(one, "device"));
+		ctl_table_add(&table, "%s", ctl_text(one, "gpudirect"));
 		ctl_table_add(&table, "%" PRIu64, ctl_number(one, "users"));
 		ctl_table_add(&table, "%s", ctl_text(one, "near"));
 	}

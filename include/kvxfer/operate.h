@@ -72,9 +72,12 @@ struct kvx_region_view {
 	uint64_t id;
 	const void *address;
 	uint64_t bytes;
-	const char *kind; /* "host", "shared" (kvx_region_alloc) or "dmabuf"; static */
+	const char *kind; /* "host", "shared" (kvx_region_alloc), "cuda" or "dmabuf"; static */
 	uint32_t users;   /* tensors of pools and tails in it */
-	char near[256];   /* ports near it, as "mlx5_0:1 (share 0.50), ..."; "" if not known */
+	char device[48];  /* of cuda: its number and PCI address, as "0 0000:3b:00.0"; else "" */
+	const char *gpudirect; /* by what NICs reach it: "dma-buf" or "peer memory"; "": they do
+				  not, or it is the CPU's; static */
+	char near[256];        /* ports near it, as "mlx5_0:1 (share 0.50), ..."; "" if not known */
 };
 
 struct kvx_pool_view {

@@ -94,9 +94,10 @@ static const char *owner_name(bool of_program)
 
 json_t *kvx_json_region(const struct kvx_region_view *view)
 {
-	return json_pack("{so, so, ss, so, so}", "id", kvx_json_number(view->id), "bytes",
+	return json_pack("{so, so, ss, so, so, ss, so}", "id", kvx_json_number(view->id), "bytes",
 			 kvx_json_number(view->bytes), "kind", view->kind, "users",
-			 kvx_json_number(view->users), "near", kvx_json_text(view->near));
+			 kvx_json_number(view->users), "device", kvx_json_text(view->device),
+			 "gpudirect", view->gpudirect, "near", kvx_json_text(view->near));
 }
 
 static json_t *extra_json(const struct kvx_geometry *geometry)

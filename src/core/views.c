@@ -94,6 +94,15 @@ static void write_near(const struct kvx_memory *memory, char *text, size_t size)
 	}
 }
 
+static const char *kind_of(const struct kvx_region *region)
+{
+	if (region->memory.device)
+		return region->memory.device->kind->name;
+	if (region->memory.dmabuf >= 0)
+		return "dmabuf";
+	return region->allocated ? "shared" : "host";
+}
+
 static void view_region(const struct kvx_list *entry, void *to)
 {
 	const struct kvx_region *region = region_of(entry);
@@ -103,14 +112,19 @@ static void view_region(const struct kvx_list *entry, void *to)
 		.id = region->id,
 		.address = region->memory.address,
 		.bytes = region->memory.bytes,
-		.kind = region->memory.dmabuf >= 0 ? "dmabuf"
-			: region->allocated        ? "shared"
-						   : "host",
+		.kind = kind_of(region),
 		.users = read_users(region->engine, &region->users),
+		.gpudirect = "",
 	};
-	/* What is near is found out after it was listed. */
-	if (atomic_load_explicit(&region->attached, memory_order_acquire))
-		write_near(&region->memory, view->near, sizeof(view->near));
+	if (region->memory.device)
+		snprintf(view->device, sizeof(view->device), "%u %s", region->memory.device->number,
+			 region->memory.device->pci);
+	/* What is near, and what reaches it, is found out after it was listed. */
+	if (!atomic_load_explicit(&region->attached, memory_order_acquire))
+		return;
+	write_near(&region->memory, view->near, sizeof(view->near));
+	if (region->memory.gpudirect)
+		view->gpudirect = region->memory.gpudirect;
 }
 
 int kvx_engine_regions(struct kvx_engine *engine, uint64_t after, struct kvx_region_view *views,

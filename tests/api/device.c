@@ -203,6 +203,34 @@ Test(device, checksums_of_a_pool_are_those_of_its_bytes)
 	pair_close(&pair);
 }
 
+/* The last region of the engine, which is the pool's. */
+static struct kvx_region_view last_region(struct kvx_engine *engine)
+{
+	struct kvx_region_view views[8];
+	int count = kvx_engine_regions(engine, 0, views, 8);
+
+	cr_assert(count > 0 && count <= 8, "%d", count);
+	return views[count - 1];
+}
+
+Test(device, a_region_tells_its_device_and_what_reaches_it)
+{
+	struct kvx_region_view view;
+	struct pair pair;
+
+	open_pools(&pair, &verbs, NULL);
+	view = last_region(pair.sender);
+	cr_assert_str_eq(view.kind, "cuda");
+	cr_assert_str_eq(view.device, "0 0000:3a:00.0");
+	cr_assert_str_eq(view.gpudirect, "dma-buf");
+	pair_close(&pair);
+	open_pools(&pair, &tcp, NULL);
+	view = last_region(pair.sender);
+	cr_assert_str_eq(view.kind, "cuda");
+	cr_assert_str_eq(view.gpudirect, "");
+	pair_close(&pair);
+}
+
 Test(device, a_pool_of_two_sorts_of_memory_is_refused)
 {
 	struct kvx_region *device, *host;
