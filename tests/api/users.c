@@ -8,6 +8,7 @@
 
 #define NOBODY 65534u
 #define LEASE_MS 5000u
+#define NO_OTHER_USER 100 /* a status */
 
 static const struct kvx_geometry geometry = {
 	.layers = 2, .planes = 1, .blocks = 4, .block_bytes = 65536};
@@ -24,7 +25,7 @@ static void prefill(int ticket_fd, const char *allowed)
 	char ticket[4096];
 
 	if (setuid(NOBODY))
-		_exit(100);
+		_exit(NO_OTHER_USER);
 	struct kvx_engine *engine = engine_open(&drive, &shm, "prefill", options);
 	ssize_t bytes = read(ticket_fd, ticket, sizeof(ticket));
 	if (bytes <= 0 || kvx_pool_alloc(engine, &geometry, &pool))
@@ -59,6 +60,8 @@ static int try_as(const char *ours, const char *theirs)
 	cr_assert_eq(write(ends[1], ticket, bytes), (ssize_t)bytes);
 	cr_assert_eq(waitpid(child, &status, 0), child);
 	cr_assert(WIFEXITED(status));
+	if (WEXITSTATUS(status) == NO_OTHER_USER)
+		cr_skip_test("there is no other user in this container");
 	if (!WEXITSTATUS(status))
 		for (uint32_t layer = 0; layer < 2; layer++)
 			cr_assert_eq(*(uint8_t *)kvx_pool_block(pool, layer, 0, 3), 0x6b);
