@@ -272,9 +272,9 @@ static struct kvx_grant *grant_open(const struct end *end)
 /* The request comes whole, over that transport. */
 static void expect_works(const struct end *end, const struct sender *sender, const char *transport)
 {
+	memset(fake_cuda_view(end->memory), 0, POOL_BYTES);
 	struct kvx_grant *grant = grant_open(end);
 
-	memset(fake_cuda_view(end->memory), 0, POOL_BYTES);
 	order(sender, grant);
 	expect_ok(kvx_grant_wait(grant, KVX_ALL_LAYERS, PATIENCE_MS));
 	gpu_expect(end->memory, POOL_BYTES, 7);
