@@ -229,21 +229,20 @@ static void credit(const struct destination *at, struct kvx_rail_figures *rail)
 
 /* Bytes have come into the device's ring. The unit is counted when they are where they belong. */
 static void take_away(struct kvx_device *device, const struct destination *at,
-		      struct kvx_arriving *arriving)
+		      const struct kvx_arriving *arriving)
 {
+	struct kvx_arriving whither = *arriving;
 	struct kvx_layer_place layer;
 
-	arriving->grant = at->grant;
-	arriving->unit_index = at->unit - at->feed->unit_first;
 	if (at->layer == KVX_TAIL) {
-		arriving->tail = at->grant->tail_place.base;
+		whither.tail = at->grant->tail_place.base;
 	} else {
 		layer = place_of(at);
-		arriving->layer = &layer;
+		whither.layer = &layer;
 	}
 	if (arriving->whole)
 		at->counter->landed |= UINT64_C(1) << at->unit;
-	kvx_land(device, arriving);
+	kvx_land(device, &whither);
 }
 
 void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
@@ -269,18 +268,21 @@ void kvx_arrival_landed(void *context, struct kvx_link *link, uint32_t rail,
 		return;
 	}
 	arrival->next += bytes;
-	bool whole = arrival->next == end_of(&at);
+	const struct kvx_arriving arriving = {
+		.grant = at.grant,
+		.peer = peer,
+		.rail = rail,
+		.unit_index = at.unit - at.feed->unit_first,
+		.unit = *unit,
+		.place = place,
+		.bytes = bytes,
+		.whole = arrival->next == end_of(&at),
+	};
 	struct kvx_device *device =
 		link->ops->one_sided || link->ops->asynchronous ? NULL : device_of(&at);
 	if (device)
-		take_away(device, &at,
-			  &(struct kvx_arriving){.peer = peer,
-						 .rail = rail,
-						 .unit = *unit,
-						 .place = place,
-						 .bytes = bytes,
-						 .whole = whole});
-	else if (whole)
+		take_away(device, &at, &arriving);
+	else if (arriving.whole)
 		credit(&at, figures_of(peer, rail));
 }
 
