@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The contract, where several senders feed one grant. */
-#include "core/grant.h"
 #include "support/pair.h"
 #include "support/ranks.h"
 
@@ -254,7 +253,7 @@ EACH_WAY_TEST(contract_6__a_sender_that_has_no_part_may_leave)
 	open_alike(&ranks, way);
 	for (uint32_t i = 0; i < 4; i++) {
 		ranks_stream(&ranks, i, NULL);
-		drive_for(&ranks.drive, 50);
+		ranks_await_came(&ranks, i + 1);
 	}
 	ranks_await_targets(&ranks);
 	expect_ok(wait_stream(&ranks.drive, ranks.streams[0], KVX_ALL_LAYERS, PATIENCE_MS));
@@ -282,7 +281,7 @@ EACH_WAY_TEST(contract_6__a_sender_that_has_no_part_may_cancel)
 	ranks_compute(&ranks, 0, 20);
 	for (uint32_t i = 0; i < 4; i++) {
 		ranks_stream(&ranks, i, NULL);
-		drive_for(&ranks.drive, 50);
+		ranks_await_came(&ranks, i + 1);
 		if (i == 2)
 			drive_remove(&ranks.drive, ranks.prefill[0].engine);
 	}
@@ -350,9 +349,7 @@ static void expect_unfit(const struct way *way, const struct kvx_geometry *unfit
 	ranks_grant(&ranks, NULL, LEASE_MS);
 	for (uint32_t i = 0; i < 3; i++)
 		ranks_stream(&ranks, i, NULL);
-	/* The last to come is the one that is refused. */
-	for (uint32_t waited = 0; ranks.grant->came < 3 && waited < PATIENCE_MS; waited += 5)
-		drive_for(&ranks.drive, 5);
+	ranks_await_came(&ranks, 3);
 	ranks_stream(&ranks, 4, NULL);
 	expect_fail(wait_stream(&ranks.drive, ranks.streams[4], KVX_ALL_LAYERS, PATIENCE_MS),
 		    KVX_E_GEOMETRY, words[0], words[1], words[2]);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/ranks.h"
 
+#include "core/grant.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,6 +155,12 @@ void ranks_ready(struct ranks *ranks, uint32_t index, uint32_t layer, uint32_t l
 static bool has_targets(void *argument)
 {
 	return ranks_target(argument, 0) > 0;
+}
+
+void ranks_await_came(struct ranks *ranks, uint32_t senders)
+{
+	for (uint32_t waited = 0; ranks->grant->came < senders && waited < PATIENCE_MS; waited += 5)
+		drive_for(&ranks->drive, 5);
 }
 
 void ranks_await_targets(struct ranks *ranks)

@@ -68,6 +68,9 @@ uint64_t ranks_wrong(const struct ranks *ranks, uint32_t layer, uint32_t layers,
 /* A rank tells that layers are ready. */
 void ranks_ready(struct ranks *ranks, uint32_t index, uint32_t layer, uint32_t layers);
 
+/* Waits until so many senders have come, so that the next is the last whatever the machine does. */
+void ranks_await_came(struct ranks *ranks, uint32_t senders);
+
 /* All ranks have come, and decode knows what is to arrive. */
 void ranks_await_targets(struct ranks *ranks);
 
