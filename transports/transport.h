@@ -90,7 +90,7 @@ struct kvx_batch {
 
 	/* NULL, or, not one-sided: counts this rail's batches whose memory the transport does not
 	 * read any more, in the order of their posting, also when they were withdrawn. Those of a
-	 * rail that goes down are not counted: nothing reads them then. */
+	 * rail that goes down may be counted or not: nothing reads them then. */
 	uint32_t *released;
 };
 
