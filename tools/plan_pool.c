@@ -153,6 +153,7 @@ static uint32_t *number_of(struct plan_pool *pool, const char *key)
 		{"block", &pool->block_bytes},
 		{"head_stride", &pool->head_stride},
 		{"token_stride", &pool->token_stride},
+		{"plane_stride", &pool->plane_stride},
 		{"block_stride", &pool->block_stride},
 		{"blocks", &pool->blocks},
 		{"id", &pool->id},
@@ -196,7 +197,7 @@ int plan_pool_set(const char *what, struct plan_pool *pool, const char *key, con
 	} else {
 		return plan_fail("%s: no key \"%s\": known are model, layers, heads, head, planes, "
 				 "tokens, layout, dtype, block, block_stride, head_stride, "
-				 "token_stride, blocks, extra, id, tp, pp, rank",
+				 "token_stride, plane_stride, blocks, extra, id, tp, pp, rank",
 				 what, key);
 	}
 	return good ? 0 : plan_fail("%s: %s=%s: must be %s", what, key, value, wanted);
@@ -346,6 +347,7 @@ void plan_pool_rank(const struct plan_pool *pool, uint32_t rank, struct kvx_geom
 		.block_tokens = pool->block_tokens,
 		.model = pool->id,
 		.layout = pool->layout,
+		.plane_stride = pool->plane_stride,
 		.extra_planes = pool->extra_planes,
 	};
 	memcpy(geometry->dtype, pool->dtype, sizeof(geometry->dtype));

@@ -32,6 +32,7 @@ class Geometry(ctypes.Structure):
         ("head_bytes", c_uint32),
         ("head_stride", c_uint32),
         ("token_stride", c_uint32),
+        ("plane_stride", c_uint32),
         ("extra_planes", c_uint32),
         ("extra", Extra * 4),
     ]

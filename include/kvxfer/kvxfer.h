@@ -297,6 +297,10 @@ struct kvx_geometry {
 	uint32_t head_bytes;        /* of one token of one head; multiple of KVX_ALIGN */
 	uint32_t head_stride;  /* bytes from head to head, and from token to token: multiples */
 	uint32_t token_stride; /* of KVX_ALIGN; 0: packed */
+	uint32_t plane_stride; /* bytes from plane to plane of a block, not counting extra planes,
+				  if they lie side by side in it: multiple of KVX_ALIGN; 0: they do
+				  not, or kvx_pool_open() finds out. Where they do so at both ends
+				  and all their heads move, they move as one */
 
 	uint32_t extra_planes; /* they follow the others in each layer */
 	struct kvx_extra extra[KVX_EXTRA_MAX];
@@ -320,11 +324,13 @@ struct kvx_pool;
 
 /* Lays a pool over registered memory. tensors: one for each plane, the extra ones last, of each
  * layer, plane fastest; copied. Errors: KVX_E_INVALID (a tensor that leaves its region, is
- * unaligned, overlaps another or belongs to another engine), KVX_E_LIMIT. */
+ * unaligned, overlaps another or belongs to another engine, or planes that do not lie as
+ * plane_stride says), KVX_E_LIMIT. */
 int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 		  const struct kvx_tensor *tensors, struct kvx_pool **pool);
 
-/* Allocates the memory too, as kvx_region_alloc() does: [layer][plane][block], packed. */
+/* Allocates the memory too, as kvx_region_alloc() does: [layer][plane][block], packed; with a
+ * plane_stride [layer][block][plane], the extra planes after that. */
 int kvx_pool_alloc(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 		   struct kvx_pool **pool);
 

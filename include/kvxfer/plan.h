@@ -29,7 +29,8 @@ extern "C" {
 struct kvx_plan_end {
 	struct kvx_geometry geometry;
 	uint64_t block_strides[KVX_PLANES_MAX]; /* bytes from block to block, of each plane; 0:
-						   packed. Planes lie apart from each other */
+						   packed. Without a plane_stride planes lie apart
+						   from each other */
 	const uint32_t *blocks; /* in the request's order; as many as its tokens fill */
 	uint32_t count;
 };
@@ -85,6 +86,8 @@ struct kvx_plan_plane {
 struct kvx_plan_share {
 	uint32_t layer_first, layers; /* that move, as the model counts them */
 	uint32_t planes;
+	uint32_t joined; /* the first so many lie side by side in each block at both ends and move
+			    as one: chunk_bytes and piece_bytes are of all together; 0: none */
 	struct kvx_plan_plane plane[KVX_PLANES_MAX];
 	uint64_t layer_bytes;  /* of one layer; all are alike */
 	uint32_t chunk_tokens; /* lie in one block at both ends */

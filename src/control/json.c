@@ -125,13 +125,14 @@ static json_t *geometry_json(const struct kvx_geometry *geometry)
 		"model", kvx_json_number(geometry->model), "layer_first",
 		kvx_json_number(geometry->layer_first));
 	json_t *heads =
-		json_pack("{ss, so, so, so, so, so, so, so}", "layout", layouts[geometry->layout],
-			  "heads", kvx_json_number(geometry->heads), "head_first",
-			  kvx_json_number(geometry->head_first), "heads_total",
+		json_pack("{ss, so, so, so, so, so, so, so, so}", "layout",
+			  layouts[geometry->layout], "heads", kvx_json_number(geometry->heads),
+			  "head_first", kvx_json_number(geometry->head_first), "heads_total",
 			  kvx_json_number(geometry->heads_total), "head_bytes",
 			  kvx_json_number(geometry->head_bytes), "head_stride",
 			  kvx_json_number(geometry->head_stride), "token_stride",
-			  kvx_json_number(geometry->token_stride), "extra", extra_json(geometry));
+			  kvx_json_number(geometry->token_stride), "plane_stride",
+			  kvx_json_number(geometry->plane_stride), "extra", extra_json(geometry));
 
 	return joined(object, heads);
 }

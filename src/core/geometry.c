@@ -20,6 +20,7 @@ void kvx_put_geometry(struct kvx_writer *writer, const struct kvx_geometry *geom
 	kvx_put_u32(writer, geometry->head_bytes);
 	kvx_put_u32(writer, geometry->head_stride);
 	kvx_put_u32(writer, geometry->token_stride);
+	kvx_put_u32(writer, geometry->plane_stride);
 	kvx_put_u8(writer, (uint8_t)geometry->extra_planes);
 	for (uint32_t i = 0; i < geometry->extra_planes; i++) {
 		kvx_put_u32(writer, geometry->extra[i].block_bytes);
@@ -61,6 +62,7 @@ void kvx_get_geometry(struct kvx_reader *reader, struct kvx_geometry *geometry)
 	got.head_bytes = kvx_get_u32(reader);
 	got.head_stride = kvx_get_u32(reader);
 	got.token_stride = kvx_get_u32(reader);
+	got.plane_stride = kvx_get_u32(reader);
 	got.extra_planes = kvx_get_u8(reader);
 	for (uint32_t i = 0; i < got.extra_planes && i < KVX_EXTRA_MAX; i++) {
 		got.extra[i].block_bytes = kvx_get_u32(reader);

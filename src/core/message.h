@@ -8,7 +8,7 @@
 
 #include <kvxfer/kvxfer.h>
 
-#define KVX_PROTOCOL_VERSION 3u
+#define KVX_PROTOCOL_VERSION 4u
 #define KVX_LAYOUT_RUNS_MAX 28u /* of one message */
 #define KVX_PART_MAX 960u       /* bytes of a ticket in one message */
 

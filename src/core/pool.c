@@ -96,6 +96,43 @@ static uint32_t index_memory(struct kvx_pool *pool, const struct kvx_memory *mem
 	return pool->memory_count++;
 }
 
+/* Bytes from plane to plane of a layer's blocks if these hold all planes side by side, or 0. */
+static uint64_t planes_apart(const struct kvx_pool *pool, uint32_t layer)
+{
+	const struct kvx_source *sources = kvx_pool_layer(pool, layer);
+	uint32_t planes = pool->geometry.planes;
+
+	if (planes < 2 || sources[1].base <= sources[0].base)
+		return 0;
+	uint64_t apart = (uint64_t)(sources[1].base - sources[0].base);
+	for (uint32_t i = 1; i < planes; i++)
+		if (sources[i].memory != sources[0].memory ||
+		    sources[i].stride != sources[0].stride ||
+		    sources[i].base != sources[i - 1].base + apart)
+			return 0;
+	return apart <= sources[0].stride / planes ? apart : 0;
+}
+
+/* Finds out whether planes lie side by side, or checks it. */
+static int find_plane_stride(struct kvx_pool *pool)
+{
+	uint32_t given = pool->geometry.plane_stride;
+	uint64_t found = planes_apart(pool, 0);
+
+	for (uint32_t layer = 1; layer < pool->shape.layers; layer++)
+		if (planes_apart(pool, layer) != found)
+			found = 0;
+	if (given && given != found)
+		return kvx_fail(KVX_E_INVALID,
+				"pool: plane_stride %u, but its tensors' blocks do not all hold "
+				"their planes side by side and so far apart; leave it 0",
+				given);
+	if (found <= UINT32_MAX / pool->geometry.planes)
+		pool->geometry.plane_stride = (uint32_t)found;
+	kvx_shape_of(&pool->geometry, &pool->shape);
+	return 0;
+}
+
 static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 {
 	const struct kvx_memory *first = NULL;
@@ -125,7 +162,8 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 		pool->targets[i] = (struct kvx_target){tensor->offset, stride,
 						       index_memory(pool, &tensor->region->memory)};
 	}
-	return check_overlap(pool);
+	int error = check_overlap(pool);
+	return error ? error : find_plane_stride(pool);
 }
 
 int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry,
@@ -164,35 +202,32 @@ int kvx_pool_open(struct kvx_engine *engine, const struct kvx_geometry *geometry
 	return 0;
 }
 
-/* Where the tensors of a packed pool begin; the last entry is its size. NULL: no memory. */
-static uint64_t *pack(const struct kvx_shape *shape, uint32_t blocks)
+/* Lays out a packed pool. Returns its size in bytes, or 0: more than an address space has. */
+static uint64_t pack(const struct kvx_geometry *geometry, const struct kvx_shape *shape,
+		     struct kvx_tensor *tensors)
 {
-	size_t count = (size_t)shape->layers * shape->planes;
-	uint64_t *offsets = calloc(count + 1, sizeof(*offsets));
+	uint64_t end = 0;
 
 	/* 511 layers of 8 planes of 2^32 blocks of 2^32 bytes do not fit; fewer may not either. */
-	for (size_t i = 0; offsets && i < count; i++) {
-		uint64_t bytes = (uint64_t)blocks * shape->plane[i % shape->planes].block_bytes;
-		if (__builtin_add_overflow(offsets[i], bytes, &offsets[i + 1])) {
-			free(offsets);
-			return NULL;
-		}
+	for (uint32_t i = 0; i < shape->layers * shape->planes; i++) {
+		uint32_t plane = i % shape->planes, beside = plane < shape->abreast ? plane : 0;
+		uint64_t stride = plane < shape->abreast
+					  ? (uint64_t)shape->abreast * shape->plane_stride
+					  : shape->plane[plane].block_bytes;
+		tensors[i].block_stride = stride;
+		tensors[i].offset = beside ? tensors[i - 1].offset + shape->plane_stride : end;
+		if (!beside && __builtin_add_overflow(end, geometry->blocks * stride, &end))
+			return 0;
 	}
-	return offsets;
+	return end;
 }
 
 static int pool_over(struct kvx_region *region, const struct kvx_geometry *geometry,
-		     const uint64_t *offsets, uint32_t count, struct kvx_pool **pool)
+		     struct kvx_tensor *tensors, uint32_t count, struct kvx_pool **pool)
 {
-	struct kvx_tensor *tensors = calloc(count, sizeof(*tensors));
-
-	if (!tensors)
-		return kvx_fail(KVX_E_MEMORY, "pool: out of memory");
 	for (uint32_t i = 0; i < count; i++)
-		tensors[i] = (struct kvx_tensor){.region = region, .offset = offsets[i]};
-	int error = kvx_pool_open(region->engine, geometry, tensors, pool);
-	free(tensors);
-	return error;
+		tensors[i].region = region;
+	return kvx_pool_open(region->engine, geometry, tensors, pool);
 }
 
 int kvx_pool_alloc(struct kvx_engine *engine, const struct kvx_geometry *geometry,
@@ -209,18 +244,20 @@ int kvx_pool_alloc(struct kvx_engine *engine, const struct kvx_geometry *geometr
 		return error;
 	kvx_shape_of(&complete, &shape);
 	uint32_t count = shape.layers * shape.planes;
-	uint64_t *offsets = pack(&shape, complete.blocks);
-	if (!offsets)
-		return kvx_fail(KVX_E_MEMORY, "pool: more bytes than an address space has");
-	error = kvx_region_alloc(engine, offsets[count], &region);
+	struct kvx_tensor *tensors = calloc(count, sizeof(*tensors));
+	if (!tensors)
+		return kvx_fail(KVX_E_MEMORY, "pool: out of memory");
+	uint64_t bytes = pack(&complete, &shape, tensors);
+	error = bytes ? kvx_region_alloc(engine, bytes, &region)
+		      : kvx_fail(KVX_E_MEMORY, "pool: more bytes than an address space has");
 	if (!error) {
-		error = pool_over(region, geometry, offsets, count, pool);
+		error = pool_over(region, geometry, tensors, count, pool);
 		if (error)
 			kvx_region_close(region);
 		else
 			(*pool)->allocated = region;
 	}
-	free(offsets);
+	free(tensors);
 	return error;
 }
 

@@ -43,7 +43,8 @@ static int check_strides(const char *what, const struct kvx_shape *shape, uint32
 			 uint64_t *strides)
 {
 	for (uint32_t i = 0; i < shape->planes; i++) {
-		uint32_t least = shape->plane[i].block_bytes;
+		uint32_t least = i < shape->abreast ? shape->abreast * shape->plane_stride
+						    : shape->plane[i].block_bytes;
 		if (!strides[i])
 			strides[i] = least;
 		if (strides[i] < least || strides[i] % KVX_ALIGN ||

@@ -101,7 +101,8 @@ bool kvx_stream_wants_staging(const struct kvx_stream *stream, bool one_sided)
 
 	if (!kvx_pool_is_touchable(stream->pool) || strcmp(option, "off") == 0)
 		return false;
-	kvx_plan_cost(&stream->plan, one_sided, &cost);
+	kvx_plan_cost(&stream->plan, kvx_pool_layer(stream->pool, 0), stream->targets, one_sided,
+		      &cost);
 	return strcmp(option, "on") == 0 || cost.staged_ns < cost.direct_ns;
 }
 

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-#define KVX_TICKET_VERSION 3u
+#define KVX_TICKET_VERSION 4u
 
 /* A grant on its way to the sender, or an offer on its way to the receiver. */
 enum kvx_ticket_kind { KVX_TICKET_GRANT, KVX_TICKET_OFFER };

@@ -6,6 +6,7 @@
  *   staged = pieces at the sender * KVX_COST_PIECE + bytes / KVX_COST_COPY
  *            + pieces at the receiver * KVX_COST_SLICE
  *
+ * Pieces that are whole chunks are counted by the request's runs where blocks are packed.
  * Where the receiver places the bytes itself, its pieces are not the sender's slices, and count
  * nothing on either side.
  */
@@ -24,10 +25,11 @@
 
 struct kvx_cost {
 	double direct_ns, staged_ns; /* of a layer */
-	uint64_t direct_slices, staged_slices;
 };
 
-/* one_sided: slices have to be contiguous at the receiver too. */
-void kvx_plan_cost(const struct kvx_plan *plan, bool one_sided, struct kvx_cost *cost);
+/* sources, targets: of a layer; targets may be NULL while they are not known. one_sided: slices
+ * have to be contiguous at the receiver too. */
+void kvx_plan_cost(const struct kvx_plan *plan, const struct kvx_source *sources,
+		   const struct kvx_target *targets, bool one_sided, struct kvx_cost *cost);
 
 #endif

@@ -84,10 +84,14 @@ static void count_pieces(const uint64_t *lengths, struct kvx_plan_pieces *pieces
 	}
 }
 
-/* Addresses that nobody looks behind: planes lie farther apart than any is long. */
-static char *made_up(uint32_t plane)
+/* Addresses that nobody looks behind: planes that do not lie side by side lie farther apart than
+ * any is long. */
+static char *made_up(const struct kvx_shape *shape, uint32_t plane)
 {
-	return (char *)(uintptr_t)(2 * KVX_PLANE_BYTES_MAX * (plane + 1));
+	uint32_t first = plane < shape->abreast ? 0 : plane;
+
+	return (char *)(uintptr_t)(2 * KVX_PLANE_BYTES_MAX * (first + 1) +
+				   (uint64_t)(plane - first) * shape->plane_stride);
 }
 
 struct ends {
@@ -99,12 +103,12 @@ static void make_ends(const struct kvx_described *described, struct ends *ends)
 {
 	memset(ends, 0, sizeof(*ends));
 	for (uint32_t i = 0; i < described->plan.image.planes; i++) {
-		ends->sources[i].base = made_up(i);
+		ends->sources[i].base = made_up(&described->sender.shape, i);
 		ends->sources[i].stride = described->sender.strides[i];
-		ends->places[i].base = made_up(i);
+		ends->places[i].base = made_up(&described->receiver.shape, i);
 		ends->places[i].stride = described->receiver.strides[i];
+		ends->targets[i].base = (uintptr_t)ends->places[i].base;
 		ends->targets[i].stride = described->receiver.strides[i];
-		ends->targets[i].memory = i;
 	}
 }
 
@@ -170,12 +174,14 @@ static struct kvx_plan_hold hold_of(const struct kvx_described *described,
 	const struct kvx_image_plane *moved = &described->plan.image.plane[plane];
 	const struct kvx_plane *held = &end->shape.plane[plane];
 	const struct kvx_lay *lay = &lays[plane];
+	bool joined = plane < described->plan.image.joined;
 	bool some = moved->heads<held->heads, parts = lay->chunks> 1;
 	uint32_t row = kvx_row_bytes(moved, moved->chunk_grains);
 	enum kvx_plan_reason reason = some ? KVX_PLAN_HEADS : KVX_PLAN_GAPS;
 
 	if (lay->piece < row)
-		reason = held->by_head != moved->by_head ? KVX_PLAN_LAYOUT : KVX_PLAN_GAPS;
+		reason = held->by_head != moved->by_head && !joined ? KVX_PLAN_LAYOUT
+								    : KVX_PLAN_GAPS;
 	else if (lay->piece < moved->chunk_bytes && moved->by_head)
 		reason = parts ? KVX_PLAN_TOKENS : KVX_PLAN_GAPS;
 	else if (end->strides[plane] == (uint64_t)lay->chunks * moved->chunk_bytes &&
@@ -190,17 +196,19 @@ static void describe_planes(const struct kvx_described *described, struct kvx_pl
 {
 	const struct kvx_plan *plan = &described->plan;
 
-	for (uint32_t i = 0; i < share->planes; i++)
+	for (uint32_t i = 0; i < share->planes; i++) {
+		uint32_t moved = i < plan->image.joined ? 0 : i; /* stands for it in the image */
 		share->plane[i] = (struct kvx_plan_plane){
 			.head_first = described->share.plane[i].head_first,
 			.heads = described->share.plane[i].heads,
 			.heads_total = described->receiver.shape.plane[i].heads_total,
 			.token_first = described->share.plane[i].token_first,
 			.token_end = described->share.plane[i].token_end,
-			.chunk_bytes = plan->image.plane[i].chunk_bytes,
-			.sender = hold_of(described, &described->sender, plan->from, i),
-			.receiver = hold_of(described, &described->receiver, plan->to, i),
+			.chunk_bytes = plan->image.plane[moved].chunk_bytes,
+			.sender = hold_of(described, &described->sender, plan->from, moved),
+			.receiver = hold_of(described, &described->receiver, plan->to, moved),
 		};
+	}
 }
 
 void kvx_describe_share(const struct kvx_described *described, uint64_t *lengths,
@@ -210,11 +218,13 @@ void kvx_describe_share(const struct kvx_described *described, uint64_t *lengths
 	struct kvx_cost cost;
 	struct ends ends;
 
-	kvx_plan_cost(&described->plan, described->cut.by_rail, &cost);
+	make_ends(described, &ends);
+	kvx_plan_cost(&described->plan, ends.sources, ends.targets, described->cut.by_rail, &cost);
 	*share = (struct kvx_plan_share){
 		.layer_first = described->receiver.shape.layer_first + described->share.layer_first,
 		.layers = described->share.layers,
 		.planes = image->planes,
+		.joined = image->joined,
 		.layer_bytes = kvx_image_bytes(image),
 		.chunk_tokens = image->chunk_tokens,
 		.chunks = described->chunks,
@@ -228,7 +238,6 @@ void kvx_describe_share(const struct kvx_described *described, uint64_t *lengths
 	for (uint32_t unit = 0; described->cut.by_rail && unit < image->units; unit++)
 		share->rail_bytes[described->cut.homes[unit]] +=
 			image->places[unit + 1] - image->places[unit];
-	make_ends(described, &ends);
 	count_slices(described, &ends, ends.targets, lengths);
 	count_pieces(lengths, &share->slices);
 	count_slices(described, &ends, NULL, lengths);

@@ -8,9 +8,67 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 	       "tables are hashed as they lie in memory");
 
-void kvx_image_make(struct kvx_image *image, const struct kvx_shape *sender,
-		    const struct kvx_shape *receiver, const struct kvx_share *share,
-		    uint32_t token_first, uint32_t token_end)
+/* --- planes side by side --- */
+
+/* Do the first planes lie in one row for each head, or in one for each plane? */
+static bool rows_lie_evenly(const struct kvx_shape *shape)
+{
+	const struct kvx_plane *plane = &shape->plane[0];
+
+	if (plane->by_head)
+		return shape->plane_stride == (uint64_t)plane->heads * plane->head_stride;
+	return plane->heads == 1 || plane->head_stride == plane->grain_bytes;
+}
+
+/* Blocks of other sizes have no whole block in common; planes of which some heads or some tokens
+ * move have others between them. */
+static uint32_t count_joined(const struct kvx_shape *sender, const struct kvx_shape *receiver,
+			     const struct kvx_share *share)
+{
+	uint32_t planes = receiver->abreast;
+
+	if (!planes || sender->abreast != planes ||
+	    sender->block_tokens != receiver->block_tokens ||
+	    sender->plane[0].by_head != receiver->plane[0].by_head || !rows_lie_evenly(sender) ||
+	    !rows_lie_evenly(receiver))
+		return 0;
+	for (uint32_t i = 0; i < planes; i++)
+		if (share->plane[i].heads != sender->plane[i].heads ||
+		    share->plane[i].heads != receiver->plane[i].heads ||
+		    share->plane[i].token_first != share->plane[0].token_first ||
+		    share->plane[i].token_end != share->plane[0].token_end)
+			return 0;
+	return planes;
+}
+
+static void join_shape(struct kvx_shape *shape, uint32_t planes)
+{
+	struct kvx_plane *plane = &shape->plane[0];
+
+	if (plane->by_head) {
+		plane->heads *= planes;
+	} else {
+		plane->grain_bytes *= plane->heads;
+		plane->heads = planes;
+		plane->head_stride = shape->plane_stride;
+		plane->by_head = true;
+	}
+	plane->head_first = 0;
+}
+
+static void join_share(struct kvx_share *share, const struct kvx_shape *joined, uint32_t planes)
+{
+	share->plane[0].head_first = 0;
+	share->plane[0].heads = joined->plane[0].heads;
+	for (uint32_t i = 1; i < planes; i++)
+		share->plane[i].token_end = share->plane[i].token_first;
+}
+
+/* --- the image --- */
+
+static void make(struct kvx_image *image, const struct kvx_shape *sender,
+		 const struct kvx_shape *receiver, const struct kvx_share *share,
+		 uint32_t token_first, uint32_t token_end)
 {
 	uint32_t ours = sender->block_tokens, theirs = receiver->block_tokens;
 	uint32_t chunk = ours < theirs ? ours : theirs, first = token_end, end = token_first;
@@ -40,6 +98,23 @@ void kvx_image_make(struct kvx_image *image, const struct kvx_shape *sender,
 	}
 	image->token_first = first < end ? first : end;
 	image->token_end = end;
+}
+
+void kvx_image_make(struct kvx_image *image, const struct kvx_shape *sender,
+		    const struct kvx_shape *receiver, const struct kvx_share *share,
+		    uint32_t token_first, uint32_t token_end)
+{
+	uint32_t planes = count_joined(sender, receiver, share);
+	struct kvx_shape ours = *sender, theirs = *receiver;
+	struct kvx_share joined = *share;
+
+	if (planes) {
+		join_shape(&ours, planes);
+		join_shape(&theirs, planes);
+		join_share(&joined, &theirs, planes);
+	}
+	make(image, &ours, &theirs, &joined, token_first, token_end);
+	image->joined = planes;
 }
 
 static uint64_t bytes_before(const struct kvx_image *image, uint32_t token)
@@ -103,8 +178,8 @@ uint64_t kvx_image_filled(const struct kvx_image *image)
 	return filled;
 }
 
-void kvx_lay_out(const struct kvx_image *image, const struct kvx_shape *shape,
-		 const struct kvx_share *share, struct kvx_lay lays[KVX_PLANES_MAX])
+static void lay_out(const struct kvx_image *image, const struct kvx_shape *shape,
+		    const struct kvx_share *share, struct kvx_lay lays[KVX_PLANES_MAX])
 {
 	for (uint32_t i = 0; i < image->planes; i++) {
 		const struct kvx_plane *plane = &shape->plane[i];
@@ -120,6 +195,19 @@ void kvx_lay_out(const struct kvx_image *image, const struct kvx_shape *shape,
 		};
 		lays[i].piece = kvx_lay_piece(&lays[i], &image->plane[i], grains);
 	}
+}
+
+void kvx_lay_out(const struct kvx_image *image, const struct kvx_shape *shape,
+		 const struct kvx_share *share, struct kvx_lay lays[KVX_PLANES_MAX])
+{
+	struct kvx_shape rows = *shape;
+	struct kvx_share joined = *share;
+
+	if (image->joined) {
+		join_shape(&rows, image->joined);
+		join_share(&joined, &rows, image->joined);
+	}
+	lay_out(image, &rows, &joined, lays);
 }
 
 /* --- where bytes of a unit land --- */
@@ -253,6 +341,7 @@ uint64_t kvx_plan_hash(const struct kvx_geometry *geometry, const struct kvx_ima
 	kvx_put_u32(&writer, image->token_end);
 	kvx_put_u32(&writer, image->chunk_tokens);
 	kvx_put_u32(&writer, image->align);
+	kvx_put_u8(&writer, (uint8_t)image->joined);
 	kvx_put_u32(&writer, share->layer_first);
 	kvx_put_u32(&writer, share->layers);
 	for (uint32_t i = 0; i < image->planes; i++) {

@@ -113,12 +113,6 @@ struct stretch {
 	bool joined; /* and so are the chunks of a run */
 };
 
-/* Chunks fill their blocks and these the pool. */
-static bool joins(const struct kvx_lay *lay, uint64_t stride, uint32_t chunk_bytes)
-{
-	return lay->piece == chunk_bytes && stride == (uint64_t)lay->chunks * chunk_bytes;
-}
-
 /* Stands for memory that is not named. */
 static char nowhere;
 
@@ -137,12 +131,12 @@ static struct stretch stretch_at(const struct kvx_cursor *cursor, const struct k
 	};
 
 	made.whole = made.from->piece == chunk_bytes;
-	made.joined = joins(made.from, made.source.stride, chunk_bytes);
+	made.joined = kvx_lay_joins(made.from, made.source.stride, chunk_bytes);
 	if (!targets)
 		return made;
 	made.target = targets[index];
 	made.whole = made.whole && made.to->piece == chunk_bytes;
-	made.joined = made.joined && joins(made.to, made.target.stride, chunk_bytes);
+	made.joined = made.joined && kvx_lay_joins(made.to, made.target.stride, chunk_bytes);
 	return made;
 }
 

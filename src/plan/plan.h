@@ -10,6 +10,11 @@
  * time and what the receiver counts. Within a unit lies plane after plane, in a plane chunk after
  * chunk, and in a chunk the heads and grains as the receiver's pool orders them. A chunk is as many
  * tokens as lie in one block at both ends: the smaller of the two blocks.
+ *
+ * Planes that both ends hold side by side in each block, and that move with all their heads, are
+ * joined: the first of them stands for all, as a plane whose heads are those of one after those of
+ * the other (HND), or whose heads are the planes (NHD, and blocks that move whole). The others have
+ * no tokens then.
  */
 #ifndef KVX_PLAN_PLAN_H
 #define KVX_PLAN_PLAN_H
@@ -32,6 +37,7 @@ struct kvx_image {
 	uint32_t chunk_tokens;
 	uint32_t align; /* in tokens: where units may be cut; the larger of the two blocks */
 	uint32_t planes;
+	uint32_t joined; /* so many of the first; 0: none */
 	struct kvx_image_plane plane[KVX_PLANES_MAX];
 	uint32_t units;                     /* 1 to KVX_UNITS_MAX; some may be empty */
 	uint32_t tokens[KVX_UNITS_MAX + 1]; /* where units begin: their first tokens */

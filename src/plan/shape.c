@@ -125,6 +125,21 @@ static int complete_heads(struct kvx_geometry *geometry)
 	return 0;
 }
 
+/* A block's planes side by side; how far apart blocks are is not known here. */
+static int check_plane_stride(const struct kvx_geometry *geometry)
+{
+	uint32_t stride = geometry->plane_stride;
+
+	if (!stride || (stride >= geometry->block_bytes && stride % KVX_ALIGN == 0 &&
+			geometry->planes > 1 && stride <= UINT32_MAX / geometry->planes))
+		return 0;
+	return kvx_fail(KVX_E_INVALID,
+			"pool: plane_stride %u of %u planes of blocks of %u bytes: must be 0 where "
+			"planes do not lie side by side in each block, else a multiple of %u, at "
+			"least such a block, and all planes together below 4 GiB",
+			stride, geometry->planes, geometry->block_bytes, KVX_ALIGN);
+}
+
 static int complete_extra(const struct kvx_geometry *geometry, uint32_t index,
 			  struct kvx_extra *extra)
 {
@@ -158,6 +173,8 @@ int kvx_geometry_complete(const struct kvx_geometry *geometry, struct kvx_geomet
 		error = check_heads(&made);
 	if (!error && made.layout != KVX_LAYOUT_WHOLE)
 		error = complete_heads(&made);
+	if (!error)
+		error = check_plane_stride(&made);
 	for (uint32_t i = 0; !error && i < made.extra_planes; i++)
 		error = complete_extra(&made, i, &made.extra[i]);
 	if (!error)
@@ -193,6 +210,8 @@ void kvx_shape_of(const struct kvx_geometry *geometry, struct kvx_shape *shape)
 		.layer_first = geometry->layer_first,
 		.block_tokens = tokens,
 		.planes = kvx_geometry_planes(geometry),
+		.abreast = geometry->plane_stride ? geometry->planes : 0,
+		.plane_stride = geometry->plane_stride,
 	};
 	for (uint32_t i = 0; i < geometry->planes; i++)
 		shape->plane[i] = geometry->layout == KVX_LAYOUT_WHOLE

@@ -30,6 +30,8 @@ struct kvx_shape {
 	uint32_t layers, layer_first;
 	uint32_t block_tokens; /* 1 where it is not said */
 	uint32_t planes;       /* with the extra ones */
+	uint32_t abreast;      /* the first so many lie side by side in each block; 0: none do */
+	uint32_t plane_stride; /* bytes from one of these to the next */
 	struct kvx_plane plane[KVX_PLANES_MAX];
 };
 

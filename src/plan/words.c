@@ -81,7 +81,8 @@ static void say_planes(struct writing *writing, const struct kvx_plan_share *sha
 	const struct kvx_plan_plane *plane = &share->plane[first];
 
 	if (end - first > 1)
-		say(writing, "planes %u to %u: ", first, end - 1);
+		say(writing, "planes %u to %u%s: ", first, end - 1,
+		    first < share->joined ? ", side by side at both ends" : "");
 	else
 		say(writing, "plane %u: ", first);
 	if (plane->token_first == plane->token_end) {
@@ -120,7 +121,7 @@ size_t kvx_describe_words(const struct kvx_plan_share *share, const struct kvx_s
 	if (size)
 		text[0] = 0;
 	for (uint32_t first = 0, end; first < share->planes; first = end) {
-		for (end = first + 1; end < share->planes; end++)
+		for (end = first + 1; end < share->planes && end != share->joined; end++)
 			if (memcmp(&share->plane[first], &share->plane[end],
 				   sizeof(share->plane[0])) != 0)
 				break;

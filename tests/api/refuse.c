@@ -81,6 +81,14 @@ Test(refuse, shapes_that_no_pool_has)
 	expect_no_pool(engine, bad, &tensor, "multiple of 4");
 	bad = shape, memset(bad.dtype, 'x', sizeof(bad.dtype));
 	expect_no_pool(engine, bad, &tensor, "dtype");
+	bad = shape, bad.plane_stride = 1024;
+	expect_no_pool(engine, bad, &tensor, "plane_stride 1024 of 1 planes");
+	bad.planes = 2, bad.plane_stride = 1020;
+	expect_no_pool(engine, bad, &tensor, "plane_stride 1020 of 2 planes");
+	bad.plane_stride = 1026;
+	expect_no_pool(engine, bad, &tensor, "multiple of 4");
+	bad.plane_stride = UINT32_MAX - 3;
+	expect_no_pool(engine, bad, &tensor, "below 4 GiB");
 	bad = shape, bad.blocks = 5;
 	expect_no_pool(engine, bad, &tensor, "leave their region of 4096 bytes");
 	bad = shape, bad.blocks = UINT32_MAX;
@@ -132,7 +140,13 @@ Test(refuse, tensors_that_do_not_fit)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		expect_no_pool(engine, shape, cases[i].tensors, cases[i].word);
 	struct kvx_tensor fine[] = {{region, 0, 2048}, {region, 1024, 2048}};
+	struct kvx_tensor after[] = {{region, 0, 1024}, {region, 4096, 1024}};
+	struct kvx_tensor before[] = {{region, 1024, 2048}, {region, 0, 2048}};
 	struct kvx_pool *pool;
+	expect_ok(kvx_pool_open(engine, &shape, fine, &pool));
+	shape.plane_stride = 1024;
+	expect_no_pool(engine, shape, after, "plane_stride 1024, but");
+	expect_no_pool(engine, shape, before, "plane_stride 1024, but");
 	expect_ok(kvx_pool_open(engine, &shape, fine, &pool));
 	engine_close(&drive, engine);
 	engine_close(&drive, stranger);

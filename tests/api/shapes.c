@@ -2,6 +2,8 @@
 /* Pools and tables of unusual shape and size. */
 #include "support/pair.h"
 
+#include <kvxfer/operate.h>
+
 static void run_shape(const struct way *way, struct kvx_geometry geometry)
 {
 	struct pair pair;
@@ -82,6 +84,77 @@ EACH_WAY_TEST(strided_into_interleaved)
 EACH_WAY_TEST(interleaved_into_packed)
 {
 	run_over(way, 0, 3072);
+}
+
+static uint32_t plane_stride_of(struct kvx_engine *engine)
+{
+	struct kvx_pool_view view;
+
+	cr_assert_eq(kvx_engine_pools(engine, 0, &view, 1), 1);
+	return view.geometry.plane_stride;
+}
+
+/* Blocks in order: K and V of all of them are one slice of each unit. */
+EACH_WAY_TEST(planes_side_by_side_at_both_ends_move_as_one)
+{
+	const struct kvx_geometry geometry = {.layers = 4,
+					      .planes = 2,
+					      .blocks = 40,
+					      .block_bytes = 3072},
+				  beside = {.layers = 4,
+					    .planes = 2,
+					    .blocks = 40,
+					    .block_bytes = 3072,
+					    .plane_stride = 3072};
+	struct kvx_stats before, after;
+	struct request request;
+	struct pair pair;
+
+	pair_open_engines(&pair, way, NULL);
+	pair.geometry = geometry;
+	pair.from = pool_interleaved(pair.sender, &geometry);
+	expect_ok(kvx_pool_alloc(pair.receiver, &beside, &pair.to));
+	cr_assert_eq(plane_stride_of(pair.sender), 3072, "found in the tensors");
+	cr_assert_eq(plane_stride_of(pair.receiver), 3072);
+	kvx_engine_stats(pair.sender, &before);
+	request_open(&request, &pair, 1, 0, 40, TABLE_IDENTITY);
+	request_run(&request);
+	request_close(&request);
+	kvx_engine_stats(pair.sender, &after);
+	cr_assert_geq(after.units_sent - before.units_sent, 4);
+	cr_assert_eq(after.slices_sent - before.slices_sent, after.units_sent - before.units_sent);
+	pair_expect_works(&pair, 2);
+	pair_close(&pair);
+}
+
+/* [layer][block][plane], and the extra planes after that. */
+Test(shapes, a_pool_of_planes_side_by_side_is_packed_so)
+{
+	static const struct way any_way = {"loop", true};
+	const struct kvx_geometry geometry = {.layers = 2,
+					      .planes = 3,
+					      .blocks = 5,
+					      .block_bytes = 1024,
+					      .plane_stride = 1028,
+					      .extra_planes = 1,
+					      .extra = {{.block_bytes = 64}}};
+	struct drive drive = {0};
+	struct kvx_engine *engine = engine_open(&drive, &any_way, "engine", NULL);
+	struct kvx_pool *pool;
+
+	expect_ok(kvx_pool_alloc(engine, &geometry, &pool));
+	char *first = kvx_pool_block(pool, 0, 0, 0);
+	for (uint32_t layer = 0; layer < 2; layer++)
+		for (uint32_t block = 0; block < 5; block++) {
+			char *begin = first + layer * (5 * 3 * 1028 + 5 * 64);
+			for (uint32_t plane = 0; plane < 3; plane++)
+				cr_assert_eq(kvx_pool_block(pool, layer, plane, block),
+					     begin + (block * 3 + plane) * 1028);
+			cr_assert_eq(kvx_pool_block(pool, layer, 3, block),
+				     begin + 5 * 3 * 1028 + block * 64);
+		}
+	cr_assert_eq(plane_stride_of(engine), 1028);
+	engine_close(&drive, engine);
 }
 
 /* A sender whose pool has more blocks, or fewer, than the receiver's. */

@@ -139,6 +139,8 @@ void fuzz_give_seeds(fuzz_take *take)
 	     "layers=2,layout=WHOLE,block=4096,dtype=fp8,id=7,block_stride=8192,blocks=99");
 	GIVE("strides", "\0\40\0\0\0\0\0\0layers=1,heads=2,head=8,head_stride=256,token_stride=8\n"
 			"layers=1,heads=2,head=8,planes=2,token_stride=32,layout=NHD");
+	GIVE("planes", "\0\40\0\0\0\0\0\0layers=1,heads=2,head=8,plane_stride=256\n"
+		       "layers=1,heads=2,head=8,plane_stride=256");
 	GIVE("json",
 	     "\1\40\0\0\0\0\0\0{\"layers\":2,\"heads\":\"8\",\"head\":64,\"extra\":[\"64\"]}\n"
 	     "layers=2,heads=8,head=64,extra=64,pp=2,rank=1\n"

@@ -18,6 +18,7 @@ static struct kvx_plan_end drawn_end(const struct drawn_pool *pool)
 	struct kvx_plan_end end = {
 		.geometry = pool->geometry, .blocks = pool->table, .count = pool->count};
 
+	end.geometry.plane_stride = pool->plane_stride;
 	for (uint32_t i = 0; i < pool->geometry.planes + pool->geometry.extra_planes; i++)
 		end.block_strides[i] = pool->tensors[i].stride;
 	return end;

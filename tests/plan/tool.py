@@ -170,6 +170,27 @@ def tiny_pieces_are_gathered():
     # Where the sender writes into the receiver's memory, that has to be contiguous too.
     assert found(f"{LLAMA},layout=NHD", LLAMA, "--rails", 1)["senders"][0]["how"] == "staged"
     assert found(f"{LLAMA},token_stride=512", LLAMA, "--rails", 1)["senders"][0]["how"] == "direct"
+    # Blocks of one token are tiny, unless they are neighbours.
+    tiny = f"{LLAMA},tp=8,tokens=1"
+    for rails in (["--rails", 1], []):
+        for table, how in (("random", "staged"), ("identity", "direct")):
+            told = found(tiny, f"{tiny},rank=0", "--table", table, *rails)["senders"][0]
+            assert (told["layer"]["slices"]["max_bytes"] > 256) == (how == "direct"), told
+            # With rails what was gathered is as tiny at the receiver.
+            assert told["how"] == ("direct" if rails else how), told
+
+
+@tap.case
+def planes_side_by_side_at_both_ends_are_joined():
+    beside = f"{LLAMA},plane_stride=32768"
+    told = expect_sound(found(beside, beside, "--table", "runs:8"))["senders"][0]
+    apart = expect_sound(found(beside, LLAMA, "--table", "runs:8"))["senders"][0]
+    assert (told["joined_planes"], apart["joined_planes"]) == (2, 0)
+    assert told["geometry"]["plane_stride"] == 32768 and apart["geometry"]["plane_stride"] == 0
+    # 512 blocks: by eights with K and V in one piece, or K and V of each alone.
+    assert told["layer"]["slices"]["count"] == 64 and apart["layer"]["slices"]["count"] == 1024
+    assert [plane["chunk_bytes"] for plane in told["planes"]] == [65536, 65536]
+    assert told["explain"][0].startswith("planes 0 to 1, side by side at both ends: ")
 
 
 @tap.case

@@ -137,13 +137,13 @@ static uint32_t padding(uint64_t *random)
 	return random_between(random, 0, 1) ? 0 : 4 * random_between(random, 0, 5);
 }
 
-/* Blocks of `together` neighbouring tensors lie side by side, the next block of all of them after
- * that. Returns the end. */
+/* Blocks of `together` neighbouring tensors lie side by side, each after a gap, the next block of
+ * all of them after that. Returns the end. */
 static uint64_t place_tensors(struct drawn_pool *pool, uint32_t first, uint32_t together,
-			      uint64_t offset, uint64_t *random)
+			      uint32_t gap, uint64_t offset, uint64_t *random)
 {
 	const struct kvx_geometry *geometry = &pool->geometry;
-	uint32_t planes = geometry->planes + geometry->extra_planes, gap = padding(random);
+	uint32_t planes = geometry->planes + geometry->extra_planes;
 	uint64_t stride = 0;
 
 	for (uint32_t i = first; i < first + together; i++) {
@@ -181,13 +181,17 @@ void drawn_pool(struct drawn_pool *pool, const struct kvx_geometry *geometry, ui
 	uint32_t planes = geometry->planes + geometry->extra_planes;
 	uint32_t tensors = planes * geometry->layers, kind = random_between(random, 0, 3);
 	uint32_t together = kind == 0 ? tensors : kind == 1 ? planes : 1;
+	uint32_t gap = padding(random);
 	uint64_t end = 64;
 
 	*pool = (struct drawn_pool){.geometry = *geometry};
 	pool->count = (tokens + tokens_of(geometry) - 1) / tokens_of(geometry);
 	pool->geometry.blocks = pool->count + random_between(random, 0, 8);
 	for (uint32_t first = 0; first < tensors; first += together)
-		end = place_tensors(pool, first, together, end, random) + padding(random);
+		end = place_tensors(pool, first, together, gap, end, random) + padding(random);
+	if (together > 1 && geometry->planes > 1)
+		pool->plane_stride = (uint32_t)(pool->tensors[1].offset - pool->tensors[0].offset);
+	pool->geometry.plane_stride = random_between(random, 0, 1) ? pool->plane_stride : 0;
 	pool->bytes = end + 64;
 	pool->memory = malloc(pool->bytes);
 	for (uint64_t i = 0; i < pool->bytes; i++)
@@ -208,6 +212,8 @@ struct model {
 	struct kvx_geometry common; /* what all ranks have alike */
 	uint32_t layers;
 	uint32_t tokens; /* of a block, from which others are made */
+	bool alike;      /* ranks divide no heads, and hold blocks of these tokens in this layout */
+	enum kvx_layout layout;
 };
 
 static void draw_extra(struct model *model, uint64_t *random)
@@ -230,10 +236,12 @@ static void draw_model(struct model *model, uint64_t *random)
 	bool whole = !random_between(random, 0, 9);
 
 	*model = (struct model){.layers = random_between(random, 1, DRAWN_LAYERS_MAX)};
+	model->alike = !random_between(random, 0, 2);
+	model->layout = random_between(random, 0, 1) ? KVX_LAYOUT_HND : KVX_LAYOUT_NHD;
 	model->tokens = sizes[random_between(random, 0, sizeof(sizes) / sizeof(sizes[0]) - 1)];
 	if (whole && random_between(random, 0, 1))
 		model->tokens = 0;
-	common->planes = random_between(random, 1, 2);
+	common->planes = random_between(random, 1, 3);
 	common->model = random_between(random, 0, 1);
 	strcpy(common->dtype, "bf16");
 	if (whole) {
@@ -274,6 +282,8 @@ static struct kvx_geometry draw_rank(const struct model *model, uint32_t block_t
 	if (!rank.heads_total)
 		return rank;
 	rank.layout = random_between(random, 0, 1) ? KVX_LAYOUT_HND : KVX_LAYOUT_NHD;
+	if (model->alike)
+		rank.layout = model->layout;
 	rank.head_first = head;
 	rank.heads = heads;
 	bool by_head = rank.layout == KVX_LAYOUT_HND;
@@ -293,7 +303,7 @@ static struct kvx_geometry draw_rank(const struct model *model, uint32_t block_t
 /* Tokens of a block: of any two ranks' one is a multiple of the other. */
 static uint32_t draw_tokens(const struct model *model, uint64_t *random)
 {
-	if (has_whole(model) || !random_between(random, 0, 2))
+	if (model->alike || has_whole(model) || !random_between(random, 0, 2))
 		return model->tokens;
 	return model->tokens << random_between(random, 0, 2);
 }
@@ -323,7 +333,7 @@ static bool draw_senders(struct drawn_request *request, const struct model *mode
 {
 	uint32_t stage_ends[3], part_ends[4], heads = model->common.heads_total;
 	uint32_t stages = divide(model->layers, 3, stage_ends, random), count = 0;
-	uint32_t parts = divide(heads ? heads : 1, 4, part_ends, random);
+	uint32_t parts = divide(heads ? heads : 1, model->alike ? 1 : 4, part_ends, random);
 
 	for (uint32_t i = 0; i < stages * parts; i++) {
 		uint32_t stage = i / parts, part = i % parts;
@@ -355,10 +365,11 @@ void drawn_request(struct drawn_request *request, uint64_t *random)
 		draw_model(&model, random);
 		uint32_t layer = random_between(random, 0, model.layers - 1);
 		uint32_t heads = model.common.heads_total ? model.common.heads_total : 1;
-		uint32_t head = random_between(random, 0, heads - 1);
+		uint32_t head = model.alike ? 0 : random_between(random, 0, heads - 1);
+		uint32_t held = model.alike ? heads : random_between(random, 1, heads - head);
 		receiver = draw_rank(&model, draw_tokens(&model, random), layer,
-				     random_between(random, 1, model.layers - layer), head,
-				     random_between(random, 1, heads - head), random);
+				     random_between(random, 1, model.layers - layer), head, held,
+				     random);
 	} while (!draw_senders(request, &model, &receiver, random));
 	uint32_t blocks = random_between(random, 1, 12);
 	request->tokens = blocks * tokens_of(&receiver);

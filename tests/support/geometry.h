@@ -22,6 +22,7 @@
 /* A pool in memory of its own, with guard bytes before, between and after its blocks. */
 struct drawn_pool {
 	struct kvx_geometry geometry; /* as a caller gives it: with fields left 0 */
+	uint32_t plane_stride;        /* of planes side by side; 0: they are not */
 	struct {
 		uint64_t offset, stride; /* of the blocks, in memory */
 	} tensors[DRAWN_TENSORS_MAX];    /* plane fastest */

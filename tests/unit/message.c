@@ -37,6 +37,7 @@ static const struct kvx_message samples[] = {
 		      .head_bytes = 1024,
 		      .head_stride = 2048,
 		      .token_stride = 4096,
+		      .plane_stride = 65540,
 		      .extra_planes = 2,
 		      .extra = {{256, 16}, {4096, 0}}}},
 	{.type = KVX_MESSAGE_ACCEPT,

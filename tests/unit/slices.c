@@ -5,15 +5,17 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-/* One plane of packed blocks, from and to. */
+#define FAR (UINT64_C(1) << 32) /* between planes that do not lie side by side */
+
+/* Packed blocks, from and to. */
 struct ends {
 	struct kvx_geometry from, to;
 	uint32_t from_table[16], to_table[16];
 	uint32_t first, end; /* tokens */
 	struct kvx_plan plan;
 	struct kvx_run runs[64];
-	struct kvx_source source;
-	struct kvx_target target;
+	struct kvx_source sources[KVX_PLANES_MAX];
+	struct kvx_target targets[KVX_PLANES_MAX];
 };
 
 static struct kvx_geometry end_of(enum kvx_layout layout, uint32_t tokens, uint32_t heads)
@@ -51,8 +53,15 @@ static void plan_ends(struct ends *ends)
 		theirs.block_tokens / image->chunk_tokens,
 		(uint32_t)(((uint64_t)ends->end + image->chunk_tokens - 1) / image->chunk_tokens),
 		ends->runs);
-	ends->source = (struct kvx_source){(char *)4096, from.block_bytes, NULL};
-	ends->target = (struct kvx_target){0, to.block_bytes, 0};
+	for (uint32_t i = 0; i < image->planes; i++) {
+		uint64_t base = i * (from.plane_stride ? from.plane_stride : FAR);
+		uint64_t step = from.plane_stride ? from.plane_stride * image->planes : 0;
+		ends->sources[i] = (struct kvx_source){(char *)4096 + base,
+						       step ? step : from.block_bytes, NULL};
+		base = i * (to.plane_stride ? to.plane_stride : FAR);
+		step = to.plane_stride ? to.plane_stride * image->planes : 0;
+		ends->targets[i] = (struct kvx_target){base, step ? step : to.block_bytes, 0};
+	}
 }
 
 static uint32_t count_slices(struct ends *ends, bool targets)
@@ -63,8 +72,8 @@ static uint32_t count_slices(struct ends *ends, bool targets)
 
 	plan_ends(ends);
 	kvx_cursor_seek(&cursor, &ends->plan, 0);
-	while ((count = kvx_cursor_fill(&cursor, &ends->plan, &ends->source,
-					targets ? &ends->target : NULL, slices, &bytes)))
+	while ((count = kvx_cursor_fill(&cursor, &ends->plan, ends->sources,
+					targets ? ends->targets : NULL, slices, &bytes)))
 		sum += count;
 	return sum;
 }
@@ -123,6 +132,59 @@ Test(slices, what_is_contiguous_at_both_ends_is_one_slice)
 	}
 }
 
+/* K and V: side by side in each block, or not. */
+Test(slices, planes_side_by_side_at_both_ends_are_one_slice)
+{
+	struct end {
+		enum kvx_layout layout;
+		uint32_t heads;
+		bool beside;
+	};
+	static const struct {
+		struct end from, to;
+		uint32_t end, joined, neighbours, alone, in_place;
+	} cases[] = {
+		{{HND, 8, true}, {HND, 8, true}, 128, 2, 1, 8, 1},
+		{{NHD, 8, true}, {NHD, 8, true}, 128, 2, 1, 8, 1},
+		{{KVX_LAYOUT_WHOLE, 0, true}, {KVX_LAYOUT_WHOLE, 0, true}, 128, 2, 1, 8, 1},
+		/* part of the last block: K and V break there, in HND each into heads */
+		{{NHD, 8, true}, {NHD, 8, true}, 120, 2, 2, 9, 2},
+		{{HND, 8, true}, {HND, 8, true}, 120, 2, 16, 23, 16},
+		/* at one end only */
+		{{HND, 8, true}, {HND, 8, false}, 128, 0, 16, 16, 16},
+		{{HND, 8, false}, {HND, 8, true}, 128, 0, 16, 16, 2},
+		{{HND, 8, false}, {HND, 8, false}, 128, 0, 2, 16, 2},
+		/* some heads, or another order */
+		{{HND, 8, true}, {HND, 4, true}, 128, 0, 16, 16, 16},
+		{{HND, 1, true}, {NHD, 1, true}, 128, 0, 16, 16, 16},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct ends ends = {.end = cases[i].end};
+		struct kvx_geometry *both[] = {&ends.from, &ends.to};
+		const struct end *given[] = {&cases[i].from, &cases[i].to};
+		for (uint32_t k = 0; k < 2; k++) {
+			*both[k] = end_of(given[k]->layout, 16, given[k]->heads);
+			both[k]->planes = 2;
+			both[k]->plane_stride = given[k]->beside ? 16 * given[k]->heads * 32 : 0;
+			if (given[k]->heads)
+				continue;
+			both[k]->heads_total = both[k]->head_bytes = 0;
+			both[k]->block_bytes = both[k]->plane_stride = 4096;
+		}
+		for (uint32_t k = 0; k < 16; k++)
+			ends.from_table[k] = 10 + k, ends.to_table[k] = 20 + k;
+		uint32_t neighbours = count_slices(&ends, true);
+		cr_assert_eq(ends.plan.image.joined, cases[i].joined, "case %zu", i);
+		cr_assert_eq(neighbours, cases[i].neighbours, "case %zu: %u", i, neighbours);
+		cr_assert_eq(count_slices(&ends, false), cases[i].in_place, "case %zu", i);
+		for (uint32_t k = 0; k < 16; k++)
+			ends.to_table[k] = 40 - 2 * k;
+		cr_assert_eq(count_slices(&ends, true), cases[i].alone, "case %zu: %u", i,
+			     count_slices(&ends, true));
+	}
+}
+
 /* Neighbours in one memory only are two slices. */
 Test(slices, no_slice_crosses_from_one_memory_into_another)
 {
@@ -175,19 +237,19 @@ static void expect_far(struct ends *ends, uint64_t skip)
 	kvx_cursor_seek(&cursor, &ends->plan, 0);
 	cr_assert_eq(cursor.end, kvx_image_bytes(&ends->plan.image));
 	for (uint64_t place = 0; place < skip; place += bytes) {
-		count = kvx_cursor_fill(&cursor, &ends->plan, &ends->source, &ends->target, slices,
+		count = kvx_cursor_fill(&cursor, &ends->plan, ends->sources, ends->targets, slices,
 					&bytes);
 		cr_assert(count);
 		uint64_t at = place;
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t token = ends->first + at / token_bytes, rest = at % token_bytes;
 			uint64_t from = ends->from_table[token / ends->from.block_tokens] *
-						ends->source.stride +
+						ends->sources[0].stride +
 					token % ends->from.block_tokens * token_bytes + rest;
 			uint64_t to = ends->to_table[token / ends->to.block_tokens] *
-					      ends->target.stride +
+					      ends->targets[0].stride +
 				      token % ends->to.block_tokens * token_bytes + rest;
-			cr_assert_eq(slices[i].local, ends->source.base + from);
+			cr_assert_eq(slices[i].local, ends->sources[0].base + from);
 			cr_assert_eq(slices[i].offset, to);
 			at += slices[i].length;
 		}
