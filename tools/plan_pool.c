@@ -288,6 +288,11 @@ static int check(const char *what, const struct plan_pool *pool)
 	    pool->pp > PLAN_RANKS_MAX / pool->tp)
 		return plan_fail("%s: tp=%u,pp=%u: must make 1 to %u ranks", what, pool->tp,
 				 pool->pp, PLAN_RANKS_MAX);
+	if (whole && !pool->block_bytes &&
+	    (uint64_t)pool->heads * pool->head_bytes > UINT32_MAX / pool->block_tokens)
+		return plan_fail("%s: a block of %u tokens of %u heads of %u bytes is 4 GiB or "
+				 "more",
+				 what, pool->block_tokens, pool->heads, pool->head_bytes);
 	if (pool->heads && !divides(pool->heads, pool->tp))
 		return plan_fail("%s: tp=%u does not divide %u heads: one must be a multiple of "
 				 "the other",

@@ -6,6 +6,7 @@
 #include "core/grant.h"
 #include "core/peer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,16 +54,16 @@ static uint64_t open_hash(const struct kvx_grant *grant, const struct kvx_messag
 static int check_open(struct kvx_grant *grant, const struct kvx_peer *peer,
 		      const struct kvx_message *open)
 {
+	/* First, since what else is wrong tells of the pool. */
+	if (open->key != grant->key)
+		return kvx_fail(KVX_E_REFUSED, "grant: the ticket's key is not this grant's");
 	int error = kvx_geometry_match(&open->geometry, &grant->pool->geometry);
-
 	if (error)
 		return error;
 	if (!kvx_engine_reaches(peer->engine, kvx_pool_reach(grant->pool, &grant->tail),
 				peer->link))
 		return kvx_fail(KVX_E_REFUSED, "grant: %s does not move its memory",
 				peer->link->ops->name);
-	if (open->key != grant->key)
-		return kvx_fail(KVX_E_REFUSED, "grant: the ticket's key is not this grant's");
 	if (kvx_feed_find(grant, peer))
 		return kvx_fail(KVX_E_REFUSED,
 				"grant: this sender has presented this ticket already");
@@ -109,6 +110,28 @@ static bool lend(struct kvx_feed *feed, struct kvx_peer *peer)
 
 /* --- all senders have come --- */
 
+size_t kvx_feed_names(const struct kvx_grant *grant, char *text, size_t size)
+{
+	size_t length = 0;
+
+	for (uint32_t i = 0; i < grant->came && length < size; i++)
+		length += (size_t)snprintf(text + length, size - length, "%s%u is %s",
+					   i ? ", " : "", i, grant->feeds[i].name);
+	return length;
+}
+
+/* Texts of the plan know the senders by the order in which they came. */
+static int name_senders(const struct kvx_grant *grant, int error)
+{
+	char why[KVX_ERROR_TEXT_MAX + 1], names[KVX_ERROR_TEXT_MAX + 1] = "";
+
+	if (grant->senders == 1)
+		return error;
+	snprintf(why, sizeof(why), "%s", kvx_error_text());
+	kvx_feed_names(grant, names, sizeof(names));
+	return kvx_fail(error, "%s; sender %s", why, names);
+}
+
 /* Divides the request among them. Fails if their parts do not make it whole. */
 static int share_out(struct kvx_grant *grant)
 {
@@ -120,15 +143,15 @@ static int share_out(struct kvx_grant *grant)
 		senders[i] = grant->feeds[i].geometry;
 		tails += grant->feeds[i].tail;
 	}
-	if (grant->tail.bytes && tails != 1)
-		return kvx_fail(KVX_E_GEOMETRY,
-				"grant: %u of its %u senders have a tail: exactly one must", tails,
-				grant->came);
 	int error = kvx_share_out(&grant->pool->geometry, grant->token_first, grant->token_end,
 				  senders, grant->came, shares);
+	if (!error && grant->tail.bytes && tails != 1)
+		error = kvx_fail(KVX_E_GEOMETRY,
+				 "grant: %u of its %u senders have a tail: exactly one must", tails,
+				 grant->came);
 	for (uint32_t i = 0; !error && i < grant->came; i++)
 		grant->feeds[i].share = shares[i];
-	return error;
+	return error ? name_senders(grant, error) : 0;
 }
 
 static void want(struct kvx_feed *feed, uint32_t layer, uint64_t units)
@@ -238,7 +261,7 @@ static void take_in(struct kvx_feed *feed, const struct kvx_peer *peer,
 	memcpy(feed->weights, open->weights, sizeof(feed->weights));
 }
 
-int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open)
+static int accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open)
 {
 	int error = check_open(grant, peer, open);
 
@@ -262,6 +285,18 @@ int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct
 	if (all)
 		begin(grant);
 	return 0;
+}
+
+int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open)
+{
+	int error = accept(grant, peer, open);
+
+	/* Who waits should learn of it, should nobody come in its place. */
+	if (error && open->key == grant->key) {
+		free(grant->refusal);
+		grant->refusal = strdup(kvx_error_text());
+	}
+	return error;
 }
 
 void kvx_feed_permitted(struct kvx_feed *feed)

@@ -65,6 +65,9 @@ void kvx_feed_init(struct kvx_feed *feed, struct kvx_grant *grant);
  * come in its place, also when it is the last one and together they do not make the whole. */
 int kvx_feed_accept(struct kvx_grant *grant, struct kvx_peer *peer, const struct kvx_message *open);
 
+/* Those that have come: "0 is prefill-3, 1 is prefill-0". Returns the length, or `size` or more. */
+size_t kvx_feed_names(const struct kvx_grant *grant, char *text, size_t size);
+
 /* The grant's sender that this peer is, or NULL. */
 struct kvx_feed *kvx_feed_find(struct kvx_grant *grant, const struct kvx_peer *peer);
 

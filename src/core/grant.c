@@ -265,6 +265,7 @@ void kvx_grant_free(struct kvx_grant *grant)
 	free((void *)grant->memories);
 	free(grant->ticket);
 	free(grant->table);
+	free(grant->refusal);
 	free(grant);
 }
 
@@ -428,12 +429,16 @@ void kvx_grant_end(struct kvx_grant *grant, int code, const char *text)
 
 static void end_lease(struct kvx_grant *grant)
 {
-	char text[128];
+	char text[KVX_ERROR_TEXT_MAX + 1], names[KVX_ERROR_TEXT_MAX / 2] = "";
 
+	if (grant->came && grant->senders > 1)
+		kvx_feed_names(grant, names, sizeof(names));
 	if (grant->came < grant->senders)
 		snprintf(text, sizeof(text),
-			 "grant: its lease of %u ms has ended: %u of %u senders have come",
-			 grant->lease_ms, grant->came, grant->senders);
+			 "grant: its lease of %u ms has ended: %u of %u senders have come%s%s%s%s",
+			 grant->lease_ms, grant->came, grant->senders, *names ? ": " : "", names,
+			 grant->refusal ? "; one was refused: " : "",
+			 grant->refusal ? grant->refusal : "");
 	else
 		snprintf(text, sizeof(text),
 			 "grant: its lease of %u ms has ended with %u of %u layers whole",

@@ -47,6 +47,7 @@ struct kvx_grant {
 	struct kvx_counter *counters; /* one for each layer, and the tail's */
 	struct kvx_feed *feeds;       /* one for each sender, came of them */
 	_Atomic uint32_t came;        /* stored after the feed's peer is known; any thread reads */
+	char *refusal;                /* why the last sender that had the ticket was refused */
 	bool shared_out;              /* all came, and bytes may move */
 	uint8_t feed_of_unit[KVX_UNITS_MAX]; /* once they may */
 	struct kvx_list pulls;               /* offers that are asked to feed it */

@@ -104,8 +104,7 @@ int kvx_offer_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t count
 		kvx_stream_discard(made);
 		return error;
 	}
-	/* By the cost model the pools of both ends decide, and the other one is not known yet. */
-	if (strcmp(pool->engine->options.staging, "on") == 0)
+	if (kvx_stream_may_want_staging(made))
 		kvx_staging_prepare(pool->engine);
 	kvx_stream_begin(made);
 	*stream = made;

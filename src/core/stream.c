@@ -106,6 +106,19 @@ bool kvx_stream_wants_staging(const struct kvx_stream *stream, bool one_sided)
 	return strcmp(option, "on") == 0 || cost.staged_ns < cost.direct_ns;
 }
 
+bool kvx_stream_may_want_staging(const struct kvx_stream *stream)
+{
+	const struct kvx_pool *pool = stream->pool;
+	const char *option = stream->transfer.engine->options.staging;
+
+	if (!stream->offer)
+		return kvx_stream_wants_staging(stream, true) ||
+		       kvx_stream_wants_staging(stream, false);
+	return kvx_pool_is_touchable(pool) &&
+	       (strcmp(option, "on") == 0 ||
+		(strcmp(option, "auto") == 0 && kvx_cost_may_stage(&pool->shape)));
+}
+
 int kvx_stream_aim(struct kvx_stream *stream, const uint32_t *blocks, struct kvx_ticket *ticket)
 {
 	struct kvx_engine *engine = stream->transfer.engine;
@@ -216,7 +229,7 @@ int kvx_stream_open(struct kvx_pool *pool, const uint32_t *blocks, uint32_t coun
 			kvx_stream_discard(made);
 		return error;
 	}
-	if (kvx_stream_wants_staging(made, true))
+	if (kvx_stream_may_want_staging(made))
 		kvx_staging_prepare(made->transfer.engine);
 	kvx_stream_begin(made);
 	*stream = made;
@@ -371,12 +384,12 @@ size_t kvx_stream_explain(const struct kvx_stream *stream, char *text, size_t si
 	uint32_t last = image->token_end ? image->token_end - 1 : 0;
 	int length =
 		snprintf(text, size,
-			 "%u layers of %llu bytes: tokens %u..%u in %u planes, %u runs of %u "
+			 "%u layers of %llu bytes: tokens %u..%u in %u planes%s, %u runs of %u "
 			 "tokens or more contiguous at both ends, %u units a layer, %s; transport: "
 			 "%s",
 			 layers, (unsigned long long)kvx_image_bytes(image), image->token_first,
-			 last, image->planes, runs, image->chunk_tokens, image->units, way,
-			 why[0] ? why : "not connected");
+			 last, image->planes, image->joined ? " that move as one" : "", runs,
+			 image->chunk_tokens, image->units, way, why[0] ? why : "not connected");
 	return length < 0 ? 0 : (size_t)length;
 }
 

@@ -110,6 +110,9 @@ void kvx_stream_discard(struct kvx_stream *stream);
 /* By option staging and the cost model. one_sided: the receiver does not place the bytes. */
 bool kvx_stream_wants_staging(const struct kvx_stream *stream, bool one_sided);
 
+/* Before its transport, or an offer's other end, is known. */
+bool kvx_stream_may_want_staging(const struct kvx_stream *stream);
+
 /* How many tokens of layers are ready, from any thread. */
 void kvx_stream_make_ready(struct kvx_stream *stream, uint32_t first, uint32_t count,
 			   uint32_t tokens);

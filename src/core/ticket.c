@@ -139,7 +139,10 @@ static bool is_sane(const struct kvx_ticket *ticket)
 	if (ticket->kind != KVX_TICKET_GRANT)
 		return offer_is_sane(ticket);
 	uint32_t blocks = kvx_geometry_blocks(&ticket->geometry, ticket->token_end);
+	uint32_t block_tokens = ticket->geometry.block_tokens;
 
+	if (block_tokens && ticket->token_first % block_tokens)
+		return false;
 	return ticket->token_first < ticket->token_end && ticket->count == blocks &&
 	       ticket->count <= KVX_TABLE_MAX && ticket->count <= ticket->geometry.blocks &&
 	       ticket->slot < KVX_GRANTS_MAX && ticket->senders &&

@@ -40,3 +40,14 @@ void kvx_plan_cost(const struct kvx_plan *plan, const struct kvx_source *sources
 				   (double)scattered * KVX_COST_SLICE;
 	}
 }
+
+bool kvx_cost_may_stage(const struct kvx_shape *shape)
+{
+	for (uint32_t i = 0; i < shape->planes; i++) {
+		const struct kvx_plane *plane = &shape->plane[i];
+		if (plane->heads * plane->block_grains > 1 &&
+		    plane->grain_bytes / KVX_COST_COPY + KVX_COST_PIECE < KVX_COST_SLICE)
+			return true;
+	}
+	return false;
+}

@@ -32,4 +32,7 @@ struct kvx_cost {
 void kvx_plan_cost(const struct kvx_plan *plan, const struct kvx_source *sources,
 		   const struct kvx_target *targets, bool one_sided, struct kvx_cost *cost);
 
+/* Could another pool make pieces of this one's planes that are worth gathering? */
+bool kvx_cost_may_stage(const struct kvx_shape *shape);
+
 #endif

@@ -3,6 +3,7 @@
 #include "support/pair.h"
 
 #include <kvxfer/operate.h>
+#include <string.h>
 
 static void run_shape(const struct way *way, struct kvx_geometry geometry)
 {
@@ -109,6 +110,7 @@ EACH_WAY_TEST(planes_side_by_side_at_both_ends_move_as_one)
 	struct kvx_stats before, after;
 	struct request request;
 	struct pair pair;
+	char text[512];
 
 	pair_open_engines(&pair, way, NULL);
 	pair.geometry = geometry;
@@ -119,6 +121,8 @@ EACH_WAY_TEST(planes_side_by_side_at_both_ends_move_as_one)
 	kvx_engine_stats(pair.sender, &before);
 	request_open(&request, &pair, 1, 0, 40, TABLE_IDENTITY);
 	request_run(&request);
+	kvx_stream_explain(request.stream, text, sizeof(text));
+	cr_assert_not_null(strstr(text, "2 planes that move as one"), "%s", text);
 	request_close(&request);
 	kvx_engine_stats(pair.sender, &after);
 	cr_assert_geq(after.units_sent - before.units_sent, 4);

@@ -386,6 +386,32 @@ EACH_TRANSPORT_TEST(contract_7__senders_that_overlap_but_are_not_alike_are_refus
 		     (const char *const[]){"overlap", "plane 0", "the same layers and heads"});
 }
 
+/* Nobody can tell which of two is the wrong one, so whoever waits is told of both. */
+EACH_TRANSPORT_TEST(contract_7__an_unfit_sender_that_came_first_is_named)
+{
+	const struct kvx_geometry unfit = rank_geometry(KVX_LAYOUT_HND, 32, 5, 3);
+	struct ranks ranks;
+
+	open_four(&ranks, way);
+	rank_open(&ranks, 4, options, &unfit);
+	ranks_grant(&ranks, NULL, 2000);
+	ranks_stream(&ranks, 4, NULL);
+	ranks_await_came(&ranks, 1);
+	for (uint32_t i = 0; i < 2; i++) {
+		ranks_stream(&ranks, i, NULL);
+		ranks_await_came(&ranks, 2 + i);
+	}
+	ranks_stream(&ranks, 2, NULL);
+	expect_fail(wait_stream(&ranks.drive, ranks.streams[2], KVX_ALL_LAYERS, PATIENCE_MS),
+		    KVX_E_GEOMETRY, "senders 0 and 3", "overlap", "0 is prefill-4",
+		    "3 is prefill-2");
+	expect_fail(wait_grant(&ranks.drive, ranks.grant, KVX_ALL_LAYERS, PATIENCE_MS), KVX_E_LEASE,
+		    "3 of 4 senders have come: 0 is prefill-4", "one was refused", "overlap",
+		    "3 is prefill-2");
+	ranks_end(&ranks);
+	ranks_close(&ranks);
+}
+
 /* --- the lease --- */
 
 EACH_WAY_TEST(contract_3__the_lease_ends_while_senders_are_missing)

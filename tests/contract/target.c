@@ -112,6 +112,7 @@ EACH_WAY_TEST(contract_8__another_plan_is_refused)
 	open = stranger_open_message(&ticket, 17, UNITS), open.geometry.planes++;
 	expect_open_refused(&pair, &request, &open, KVX_E_GEOMETRY, "3 planes");
 	open = stranger_open_message(&ticket, 17, UNITS), open.key ^= 1;
+	open.geometry.planes++; /* nobody learns of the pool without the key */
 	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "key");
 	open = stranger_open_message(&ticket, 17, UNITS), open.generation++;
 	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "not open");

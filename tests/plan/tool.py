@@ -298,6 +298,8 @@ WRONG = {
     "too many ranks": (["--receiver", f"{LLAMA},tp=2048"], "must make 1 to 1024 ranks"),
     "too many senders": (["--receiver", MLA, "--sender", f"{MLA},tp=65"], "name some by rank=R"),
     "no such file": (["--receiver", "@/nowhere"], "/nowhere"),
+    "a block too large": (
+        ["--receiver", "layers=1,heads=1000,head=100000,tokens=100,layout=WHOLE"], "4 GiB"),
     "no such table": (["--table", "none"], "identity, random or runs:N"),
     "no runs": (["--table", "runs:0"], "identity, random or runs:N"),
     "no rails": (["--rails", "0"], "must be 1 to 64"),

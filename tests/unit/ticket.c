@@ -191,6 +191,10 @@ Test(ticket, forged_fields_are_refused)
 	expect_forgery_refused(&forged);
 	forged = sample(32), forged.geometry.block_bytes = 4097;
 	expect_forgery_refused(&forged);
+	forged = sample(32), forged.geometry.plane_stride = 65538;
+	expect_forgery_refused(&forged);
+	forged = sample(32), forged.token_first = 24; /* in the middle of a block */
+	expect_forgery_refused(&forged);
 	forged = sample(32), forged.slot = KVX_GRANTS_MAX;
 	expect_forgery_refused(&forged);
 	forged = sample(0);
