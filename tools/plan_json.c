@@ -66,10 +66,10 @@ static json_t *layer_json(const struct plan *plan, const struct kvx_plan_share *
 
 	for (uint32_t i = 0; i < plan->rails; i++)
 		json_array_append_new(rails, number(share->rail_bytes[i]));
-	return json_pack("{so, so, so, so, so, so}", "bytes", number(share->layer_bytes), "units",
-			 number(share->units), "slices", pieces_json(&share->slices), "at_sender",
-			 pieces_json(&share->at_sender), "at_receiver",
-			 pieces_json(&share->at_receiver), "rail_bytes", rails);
+	return json_pack("{so, so, so, so, so, so, so}", "bytes", number(share->layer_bytes),
+			 "units", number(share->units), "posted", number(share->posted), "slices",
+			 pieces_json(&share->slices), "at_sender", pieces_json(&share->at_sender),
+			 "at_receiver", pieces_json(&share->at_receiver), "rail_bytes", rails);
 }
 
 static json_t *request_json(const struct plan *plan, const struct kvx_plan_share *share)
@@ -80,8 +80,8 @@ static json_t *request_json(const struct plan *plan, const struct kvx_plan_share
 	for (uint32_t i = 0; i < plan->rails; i++)
 		json_array_append_new(rails, number(share->rail_bytes[i] * layers));
 	return json_pack("{so, so, so, so}", "bytes", number(share->layer_bytes * layers), "units",
-			 number(share->units * layers), "slices",
-			 number(share->slices.count * layers), "rail_bytes", rails);
+			 number(share->units * layers), "slices", number(share->posted * layers),
+			 "rail_bytes", rails);
 }
 
 static json_t *sentences(const struct kvx_plan_report *report, uint32_t sender)
@@ -130,7 +130,7 @@ static void add_senders(const struct plan *plan, json_t *root)
 		kvx_plan_report_share(plan->report, i, &share);
 		json_array_append_new(senders, sender_json(plan, i));
 		bytes += share.layer_bytes * share.layers;
-		slices += share.slices.count * share.layers;
+		slices += share.posted * share.layers;
 		units += (uint64_t)share.units * share.layers;
 	}
 	json_object_set_new(root, "senders", senders);

@@ -124,7 +124,7 @@ static void write_total(const struct plan *plan, FILE *file)
 		if (kvx_plan_report_share(plan->report, i, &share))
 			continue;
 		bytes += share.layer_bytes * share.layers;
-		slices += share.slices.count * share.layers;
+		slices += share.posted * share.layers;
 		units += (unsigned long long)share.units * share.layers;
 	}
 	fprintf(file,

@@ -98,6 +98,8 @@ struct kvx_plan_share {
 	 * At the sender alone: what tcp gathers and shm announces. At the receiver alone: what
 	 * these scatter into. */
 	struct kvx_plan_pieces slices, at_sender, at_receiver;
+	uint64_t posted; /* slices that leave in the end, of one layer: direct or out of buffers,
+			    with rails contiguous at the receiver too */
 	double direct_ns, staged_ns; /* of the sender in one layer, by the cost model: slice by
 					slice, or gathered in a buffer first */
 	const char *how;             /* "direct", or "staged" where that is faster; as option

@@ -7,7 +7,7 @@
 #ifndef KVX_CORE_STAGING_H
 #define KVX_CORE_STAGING_H
 
-#include <kvxfer/kvxfer.h>
+#include "plan/cost.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,8 +15,6 @@
 
 struct kvx_engine;
 struct kvx_memory;
-
-#define KVX_STAGING_BYTES (256u << 10) /* of a buffer */
 
 struct kvx_staging {
 	pthread_mutex_t mutex; /* of those who make the region; the worker never takes it */

@@ -23,6 +23,8 @@
 #define KVX_COST_PIECE 10.0
 #define KVX_COST_COPY 6.0
 
+#define KVX_STAGING_BYTES (256u << 10) /* of a buffer that pieces are gathered in */
+
 struct kvx_cost {
 	double direct_ns, staged_ns; /* of a layer */
 };

@@ -131,6 +131,31 @@ static void count_slices(const struct kvx_described *described, const struct end
 	}
 }
 
+/* What leaves of buffers that pieces were gathered in. */
+static uint64_t count_gathered(const struct kvx_described *described,
+			       const struct kvx_target *targets)
+{
+	const struct kvx_plan *plan = &described->plan;
+	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
+	struct kvx_cursor cursor;
+	uint64_t sum = 0;
+	uint32_t bytes;
+
+	for (uint32_t unit = 0; unit < plan->image.units; unit++) {
+		kvx_cursor_seek(&cursor, plan, unit);
+		uint64_t begin = cursor.place, end = cursor.end;
+		if (!targets)
+			sum += (end - begin + KVX_STAGING_BYTES - 1) / KVX_STAGING_BYTES;
+		while (targets && cursor.place < end) {
+			uint64_t left = end - cursor.place;
+			cursor.end = cursor.place +
+				     (left < KVX_STAGING_BYTES ? left : KVX_STAGING_BYTES);
+			sum += kvx_cursor_fill(&cursor, plan, NULL, targets, slices, &bytes);
+		}
+	}
+	return sum;
+}
+
 /* Where a batch's bytes land. */
 static void count_landings(const struct kvx_described *described, const struct ends *ends,
 			   uint32_t unit, uint64_t place, uint64_t end, uint64_t *lengths)
@@ -215,11 +240,12 @@ void kvx_describe_share(const struct kvx_described *described, uint64_t *lengths
 			struct kvx_plan_share *share)
 {
 	const struct kvx_image *image = &described->plan.image;
+	bool one_sided = described->cut.by_rail;
 	struct kvx_cost cost;
 	struct ends ends;
 
 	make_ends(described, &ends);
-	kvx_plan_cost(&described->plan, ends.sources, ends.targets, described->cut.by_rail, &cost);
+	kvx_plan_cost(&described->plan, ends.sources, ends.targets, one_sided, &cost);
 	*share = (struct kvx_plan_share){
 		.layer_first = described->receiver.shape.layer_first + described->share.layer_first,
 		.layers = described->share.layers,
@@ -244,4 +270,8 @@ void kvx_describe_share(const struct kvx_described *described, uint64_t *lengths
 	count_pieces(lengths, &share->at_sender);
 	count_places(described, &ends, lengths);
 	count_pieces(lengths, &share->at_receiver);
+	if (cost.staged_ns < cost.direct_ns)
+		share->posted = count_gathered(described, one_sided ? ends.targets : NULL);
+	else
+		share->posted = one_sided ? share->slices.count : share->at_sender.count;
 }

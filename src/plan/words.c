@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A plan in sentences. */
+#include "plan/cost.h"
 #include "plan/describe.h"
 
 #include <stdarg.h>
@@ -108,9 +109,12 @@ static void say_cut(struct writing *writing, const struct kvx_plan_share *share)
 	say(writing, "units: %u in a layer, %s\n", share->units,
 	    by_rail ? "each a rail's own" : "which rails take as they come");
 	say(writing,
-	    "%s: by the cost model a layer costs the sender %.1f us slice by slice, and %.1f us "
-	    "gathered in a buffer first\n",
-	    share->how, share->direct_ns / 1e3, share->staged_ns / 1e3);
+	    "%s: by the cost model a layer costs the sender %.1f us slice by slice (%.0f ns each), "
+	    "and %.1f us gathered in a buffer first (%.0f ns a piece, %.0f bytes a ns)\n",
+	    share->how, share->direct_ns / 1e3, KVX_COST_SLICE, share->staged_ns / 1e3,
+	    KVX_COST_PIECE, KVX_COST_COPY);
+	say(writing, "posted: %llu slice%s of a layer\n", (unsigned long long)share->posted,
+	    share->posted == 1 ? "" : "s");
 }
 
 size_t kvx_describe_words(const struct kvx_plan_share *share, const struct kvx_shape *sender,

@@ -48,7 +48,12 @@ def expect_sound(told):
             assert pieces["min_bytes"] <= pieces["median_bytes"] <= pieces["max_bytes"], pieces
         for what in ("bytes", "units"):
             assert request[what] == layers * layer[what]
-        assert request["slices"] == layers * layer["slices"]["count"]
+        assert request["slices"] == layers * layer["posted"]
+        if sender["how"] == "direct":
+            place = "slices" if told["request"]["rail_weights"] else "at_sender"
+            assert layer["posted"] == layer[place]["count"]
+        else:
+            assert layer["units"] <= layer["posted"] < layer["slices"]["count"]
         weights = told["request"]["rail_weights"]
         assert len(layer["rail_bytes"]) == len(weights)
         assert sum(layer["rail_bytes"]) == (layer["bytes"] if weights else 0)
