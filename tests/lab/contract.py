@@ -12,6 +12,7 @@ import tap
 
 PROGRAMS = {path.rpartition("test-contract-")[2]: path for path in sys.argv[3:]}
 LIMIT_S = 240
+PATIENT = "KVX_HEARTBEAT_MS=5000"  # an emulated node may stand still for a while
 
 _started = {}
 
@@ -22,8 +23,8 @@ def start_all():
     for node in lab.NODES:
         in_turn = concurrent.futures.ThreadPoolExecutor(1)
         for name in list(PROGRAMS)[node::len(lab.NODES)]:
-            command = ("env", "KVX_VERBS_DEVICES=rxe0", PROGRAMS[name], "--tap=/dev/stdout", "-j1",
-                       "--filter=verbs*/*")
+            command = ("env", "KVX_VERBS_DEVICES=rxe0", PATIENT, PROGRAMS[name],
+                       "--tap=/dev/stdout", "-j1", "--filter=verbs*/*")
             _started[name] = in_turn.submit(nodes.run, node, command, LIMIT_S)
         in_turn.shutdown(wait=False)
 

@@ -45,9 +45,15 @@ const char *transport_called(const char *name);
 	static void name(const struct way *way)
 
 /* The same, and once more with engines that the test drives (tcp_caller::...). Those have one
- * thread, so the thread sanitizer has nothing to find there. */
+ * thread, so the thread sanitizer has nothing to find there; and nothing of them is a transport's
+ * own, so others look at one. */
 #ifdef THREAD_SANITIZED
 #define EACH_WAY_TEST(name) EACH_TRANSPORT_TEST(name)
+#elif defined(SANITIZED)
+#define EACH_WAY_TEST(name)                         \
+	static void name(const struct way *way);    \
+	RUN_TEST(verbs_caller, name, "verbs", true) \
+	EACH_TRANSPORT_TEST(name)
 #else
 #define EACH_WAY_TEST(name)                         \
 	static void name(const struct way *way);    \
