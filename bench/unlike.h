@@ -52,6 +52,7 @@ struct kvx_unlike_way {
 	const struct kvx_unlike_end *senders[KVX_UNLIKE_SENDERS_MAX];
 	uint32_t sender_count;
 	bool by_pieces;
+	bool bare; /* without an engine: this thread copies each piece, of one sender */
 };
 
 /* Does nothing if result is not negative. */

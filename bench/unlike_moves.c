@@ -17,6 +17,7 @@
 struct comparison {
 	const char *name, *beside;
 	struct kvx_unlike_way way, other;
+	bool bare; /* beside the bare copy of the first way's bytes too */
 };
 
 /* What was measured of a way. */
@@ -24,6 +25,15 @@ struct outcome {
 	struct kvx_samples gbytes_per_s;
 	uint64_t slices; /* of a request */
 	char explain[KVX_UNLIKE_EXPLAIN_MAX];
+};
+
+/* The way, the other, and the bare copy; ratios of the way to these two. */
+enum { WAY, OTHER, BARE, WAYS };
+
+struct results {
+	struct outcome outcomes[WAYS];
+	struct kvx_samples ratios[WAYS];
+	uint64_t bytes;
 };
 
 static uint64_t or_default(uint64_t value, uint64_t initial)
@@ -98,10 +108,18 @@ static void print_spread(const struct kvx_samples *samples)
 	       kvx_samples_percentile(samples, 0), kvx_samples_percentile(samples, 1));
 }
 
-static void tell(const struct comparison *comparison, uint64_t bytes, struct outcome outcomes[2],
-		 const struct kvx_samples *ratios, json_t *rows)
+static void print_bare(const struct results *results)
 {
-	const struct outcome *outcome = &outcomes[0], *other = &outcomes[1];
+	printf("; bare copy");
+	print_spread(&results->outcomes[BARE].gbytes_per_s);
+	printf(" GB/s, ratio");
+	print_spread(&results->ratios[BARE]);
+}
+
+static void print(const struct comparison *comparison, const struct results *results)
+{
+	const struct outcome *outcome = &results->outcomes[WAY];
+	const struct outcome *other = &results->outcomes[OTHER];
 
 	printf("%-28s", comparison->name);
 	print_spread(&outcome->gbytes_per_s);
@@ -109,42 +127,67 @@ static void tell(const struct comparison *comparison, uint64_t bytes, struct out
 	       comparison->beside);
 	print_spread(&other->gbytes_per_s);
 	printf(" GB/s, %llu slices; ratio", (unsigned long long)other->slices);
-	print_spread(ratios);
+	print_spread(&results->ratios[OTHER]);
+	if (comparison->bare)
+		print_bare(results);
 	printf("\n");
 	fflush(stdout);
-	json_array_append_new(
-		rows, json_pack("{ss, ss, sI, sI, sI, so, so, so, sI, sI, ss, ss}", "name",
-				comparison->name, "beside", comparison->beside, "verified_bytes",
-				(json_int_t)bytes, "requests",
-				(json_int_t)comparison->way.receiver->slots, "pairs",
-				(json_int_t)ratios->count, "gbytes_per_s",
-				kvx_unlike_spread(&outcome->gbytes_per_s), "beside_gbytes_per_s",
-				kvx_unlike_spread(&other->gbytes_per_s), "ratio",
-				kvx_unlike_spread(ratios), "slices", (json_int_t)outcome->slices,
-				"beside_slices", (json_int_t)other->slices, "explain",
-				outcome->explain, "beside_explain", other->explain));
+}
+
+static json_t *row_of(const struct comparison *comparison, const struct results *results)
+{
+	const struct outcome *outcome = &results->outcomes[WAY];
+	const struct outcome *other = &results->outcomes[OTHER];
+	json_t *row = json_pack(
+		"{ss, ss, sI, sI, sI, so, so, so, sI, sI, ss, ss}", "name", comparison->name,
+		"beside", comparison->beside, "verified_bytes", (json_int_t)results->bytes,
+		"requests", (json_int_t)comparison->way.receiver->slots, "pairs",
+		(json_int_t)results->ratios[OTHER].count, "gbytes_per_s",
+		kvx_unlike_spread(&outcome->gbytes_per_s), "beside_gbytes_per_s",
+		kvx_unlike_spread(&other->gbytes_per_s), "ratio",
+		kvx_unlike_spread(&results->ratios[OTHER]), "slices", (json_int_t)outcome->slices,
+		"beside_slices", (json_int_t)other->slices, "explain", outcome->explain,
+		"beside_explain", other->explain);
+
+	if (comparison->bare) {
+		json_object_set_new(row, "bare_gbytes_per_s",
+				    kvx_unlike_spread(&results->outcomes[BARE].gbytes_per_s));
+		json_object_set_new(row, "bare_ratio", kvx_unlike_spread(&results->ratios[BARE]));
+	}
+	return row;
+}
+
+/* All ways once. */
+static void take_turns(const struct kvx_unlike_way *ways, size_t count, struct results *results)
+{
+	double rates[WAYS];
+
+	for (size_t i = 0; i < count; i++) {
+		rates[i] = send_all(&ways[i], results->bytes);
+		kvx_samples_add(&results->outcomes[i].gbytes_per_s, rates[i]);
+		kvx_samples_add(&results->ratios[i], rates[WAY] / rates[i]);
+	}
 }
 
 static void compare(const struct kvx_unlike_settings *settings, const struct comparison *comparison,
 		    json_t *rows)
 {
-	struct outcome outcomes[2] = {0};
-	struct kvx_samples ratios = {0};
+	struct kvx_unlike_way ways[WAYS] = {comparison->way, comparison->other, comparison->way};
+	size_t count = comparison->bare ? WAYS : BARE;
 	uint64_t pairs = or_default(settings->pairs, PAIRS);
-	uint64_t bytes = verify(&comparison->way, settings->corrupt, &outcomes[0]);
-	uint64_t other_bytes = verify(&comparison->other, settings->corrupt, &outcomes[1]);
+	struct results results = {0};
 
-	for (uint64_t i = 0; i < pairs; i++) {
-		double rate = send_all(&comparison->way, bytes);
-		double other_rate = send_all(&comparison->other, other_bytes);
-		kvx_samples_add(&outcomes[0].gbytes_per_s, rate);
-		kvx_samples_add(&outcomes[1].gbytes_per_s, other_rate);
-		kvx_samples_add(&ratios, rate / other_rate);
+	ways[BARE].bare = true;
+	for (size_t i = 0; i < count; i++)
+		results.bytes = verify(&ways[i], settings->corrupt, &results.outcomes[i]);
+	for (uint64_t i = 0; i < pairs; i++)
+		take_turns(ways, count, &results);
+	print(comparison, &results);
+	json_array_append_new(rows, row_of(comparison, &results));
+	for (size_t i = 0; i < WAYS; i++) {
+		kvx_samples_free(&results.outcomes[i].gbytes_per_s);
+		kvx_samples_free(&results.ratios[i]);
 	}
-	tell(comparison, bytes, outcomes, &ratios, rows);
-	kvx_samples_free(&outcomes[0].gbytes_per_s);
-	kvx_samples_free(&outcomes[1].gbytes_per_s);
-	kvx_samples_free(&ratios);
 }
 
 /* A rank of two holds twice the heads of a rank of four, so it has two senders. */
@@ -165,8 +208,10 @@ static void gather_heads(const struct kvx_unlike_settings *settings, json_t *row
 	const struct comparison comparison = {
 		.name = "two of TP4 to one of TP2",
 		.beside = "TP2 to TP2",
-		.way = {&receiver, {&senders[0], &senders[1]}, 2, false},
-		.other = {&receiver, {&alike}, 1, false},
+		.way = {.receiver = &receiver,
+			.senders = {&senders[0], &senders[1]},
+			.sender_count = 2},
+		.other = {.receiver = &receiver, .senders = {&alike}, .sender_count = 1},
 	};
 	compare(settings, &comparison, rows);
 	kvx_unlike_end_close(&senders[0]);
@@ -190,8 +235,8 @@ static void scatter_heads(const struct kvx_unlike_settings *settings, json_t *ro
 	const struct comparison comparison = {
 		.name = "one of TP2 to one of TP4",
 		.beside = "TP4 to TP4",
-		.way = {&receiver, {&sender}, 1, false},
-		.other = {&receiver, {&alike}, 1, false},
+		.way = {.receiver = &receiver, .senders = {&sender}, .sender_count = 1},
+		.other = {.receiver = &receiver, .senders = {&alike}, .sender_count = 1},
 	};
 	compare(settings, &comparison, rows);
 	kvx_unlike_end_close(&sender);
@@ -252,8 +297,14 @@ void kvx_unlike_worst(const struct kvx_unlike_settings *settings, json_t *rows)
 		const struct comparison comparison = {
 			.name = modes[i].name,
 			.beside = "a slice a piece",
-			.way = {&whole.receiver, {&whole.sender}, 1, false},
-			.other = {&pieces.receiver, {&pieces.sender}, 1, true},
+			.way = {.receiver = &whole.receiver,
+				.senders = {&whole.sender},
+				.sender_count = 1},
+			.other = {.receiver = &pieces.receiver,
+				  .senders = {&pieces.sender},
+				  .sender_count = 1,
+				  .by_pieces = true},
+			.bare = true,
 		};
 		compare(settings, &comparison, rows);
 		close_worst(&whole);

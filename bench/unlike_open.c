@@ -174,7 +174,8 @@ static void measure(const struct kvx_unlike_settings *settings, const char *pool
 		const char *name;
 		uint32_t run;
 	} tables[] = {{"contiguous", sender->count}, {"runs of 16", 16}, {"alone", 1}};
-	const struct kvx_unlike_way way = {receiver, {sender}, 1, false};
+	const struct kvx_unlike_way way = {
+		.receiver = receiver, .senders = {sender}, .sender_count = 1};
 
 	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
 		struct outcome outcome = {0};

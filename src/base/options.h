@@ -72,7 +72,7 @@
 	FLAG(verbs_windows, true, "grants through memory windows, where the device has them")    \
 	FLAG(verbs_relaxed_ordering, true, "relaxed ordering of PCIe writes, where available")   \
 	CHOICE(staging, "auto", "auto|on|off",                                                   \
-	       "gather pieces before they are sent: auto: where it is faster by the cost model") \
+	       "gather tiny pieces to send, scatter them on arrival; auto: where it is faster")  \
 	BYTES(staging_bytes, 67108864, 262144, 1073741824,                                       \
 	      "memory to gather in, made when it is first needed")                               \
 	TEXT(control, "",                                                                        \

@@ -77,6 +77,7 @@ def other_tp_is_measured_beside_the_matching_one(transport):
         assert row["pairs"] == 2 and row["slices"] and row["beside_slices"], row
         assert is_spread(row["gbytes_per_s"]) and is_spread(row["beside_gbytes_per_s"]), row
         assert is_spread(row["ratio"]) and "transport: " + transport in row["explain"], row
+        assert "bare_ratio" not in row, row
 
 
 @tap.cases_for(["loop", "shm", "tcp", "verbs"])
@@ -89,6 +90,10 @@ def the_worst_case_is_measured_beside_a_slice_for_each_piece(transport):
         assert row["verified_bytes"] == row["requests"] * HEAD >= 4 << 20, row
         assert row["beside_slices"] == pieces, row
         assert is_spread(row["ratio"]), row
+        assert is_spread(row["bare_gbytes_per_s"]) and is_spread(row["bare_ratio"]), row
+        rate, bare = row["gbytes_per_s"], row["bare_gbytes_per_s"]
+        least, most = rate["min"] / bare["max"], rate["max"] / bare["min"]
+        assert least * 0.99 <= row["bare_ratio"]["median"] <= most * 1.01, row
     assert rows[1]["slices"] == pieces > rows[2]["slices"], rows
 
 

@@ -267,6 +267,7 @@ TRANSPORT_TEST(scattered_slices_land_byte_exact)
 	struct pair pair;
 
 	pair_open(&pair, transport->name, NULL, 11);
+	pair.to.expected = pair.expected;
 	for (uint32_t imm = 0; imm < 16; imm++) {
 		pair.to.piece_bytes = (uint32_t[]){0, 1000, 4096, 7}[imm % 4];
 		pair.batch_bytes_max = imm % 4 == 3 ? 5000 : KVX_BATCH_BYTES_MAX;
@@ -294,6 +295,7 @@ TRANSPORT_TEST(a_partial_answer_is_asked_again)
 
 	skip_one_sided(transport->name);
 	pair_open(&pair, transport->name, NULL, 13);
+	pair.to.expected = pair.expected;
 	for (uint32_t imm = 0; imm < 6; imm++) {
 		pair.to.answer_bytes = (uint32_t[]){1, 4095, 65536}[imm % 3];
 		pair.to.piece_bytes = imm * 333;
@@ -319,6 +321,30 @@ TRANSPORT_TEST(refused_bytes_are_dropped_and_the_link_goes_on)
 	for (uint32_t imm = 1; imm <= 4; imm += 3) {
 		cr_assert_eq(pair.to.units[imm].landed, 0);
 		cr_assert_eq(memcmp(pair.to.image + imm * UNIT_BYTES, zeros, sizeof(zeros)), 0);
+	}
+	pair_close(&pair);
+}
+
+TRANSPORT_TEST(a_refusal_takes_effect_within_a_batch)
+{
+	const uint64_t end = 50001;
+	struct pair pair;
+
+	skip_one_sided(transport->name);
+	pair_open(&pair, transport->name, NULL, 17);
+	pair.to.expected = pair.expected;
+	for (uint32_t imm = 0; imm < 6; imm++) {
+		char *image = pair.to.image + (size_t)imm * UNIT_BYTES;
+		pair.to.piece_bytes = (uint32_t[]){0, 100, 4096}[imm % 3];
+		pair.to.answer_bytes = imm < 3 ? 0 : 3333;
+		pair.to.refused_from = end;
+		post_unit(&pair, 0, imm, UNIT_BYTES);
+		PUMP_UNTIL(&pair.from, &pair.to, pair.to.units[imm].landed == end);
+		check_alive(&pair);
+		cr_assert_eq(pair.to.units[imm].landed, end);
+		check_bytes(&pair, imm);
+		for (size_t i = end; i < UNIT_BYTES; i++)
+			cr_assert_eq(image[i], 0, "unit %u: byte %zu has no place", imm, i);
 	}
 	pair_close(&pair);
 }
@@ -457,6 +483,7 @@ TRANSPORT_TEST(random_batches_over_all_rails_land_byte_exact)
 		if (draw % 5 < 2)
 			side_pump(draw % 5 ? &pair.from : &pair.to);
 	}
+	pair.batch_bytes_max = 1u << 16; /* what was drawn last may be a byte */
 	for (uint32_t rail = 0; rail < pair.out->rails; rail++)
 		if (units[rail] < UNITS - 1)
 			post_unit(&pair, rail, units[rail], UNIT_BYTES);

@@ -78,7 +78,13 @@ struct side {
 	uint32_t piece_bytes;  /* entries are cut at multiples of this; 0: one entry */
 	uint32_t answer_bytes; /* at most so many at once; 0: all */
 	uint64_t refused;      /* bit n: unit n has no place */
+	uint64_t refused_from; /* units have no place from here on; 0: they have */
 	uint32_t generation;   /* that is alive */
+	uint64_t ends_after;   /* the generation ends once so much of a unit has landed; 0: not */
+
+	/* UNITS * UNIT_BYTES that the image must equal wherever bytes are said to have landed, or
+	 * NULL. */
+	const char *expected;
 
 	bool echo;       /* messages are sent back */
 	bool sleep_lost; /* side_sleep() ran into its timeout */

@@ -119,6 +119,7 @@ void pair_open(struct pair *pair, const char *transport, const char *const *opti
 
 void pair_close(struct pair *pair)
 {
+	pair->to.expected = NULL;
 	free(pair->expected);
 	side_disconnect_all(&pair->from);
 	side_disconnect_all(&pair->to);

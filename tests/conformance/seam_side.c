@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "secret/secret.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -101,6 +102,8 @@ static int place(void *engine, struct kvx_link *link, const struct kvx_unit *uni
 	if (unit->imm >= UNITS || unit->generation != side->generation ||
 	    side->refused >> unit->imm & 1 || place > UNIT_BYTES || bytes > UNIT_BYTES - place)
 		return 0;
+	if (side->refused_from && place + bytes > side->refused_from)
+		bytes = place < side->refused_from ? side->refused_from - place : 0;
 	if (side->answer_bytes && bytes > side->answer_bytes)
 		bytes = side->answer_bytes;
 	for (; bytes > 0 && count < iov_max; count++) {
@@ -125,10 +128,19 @@ static void landed(void *engine, struct kvx_link *link, uint32_t rail, const str
 	cr_assert_lt(rail, link->rails);
 	cr_assert_lt(unit->imm, UNITS);
 	cr_assert_gt(bytes, 0);
+	if (side->expected) {
+		size_t at = (size_t)unit->imm * UNIT_BYTES + place;
+		cr_assert_eq(memcmp(side->image + at, side->expected + at, bytes), 0,
+			     "unit %u: told of bytes that are not there", unit->imm);
+	}
 	log->disorder += log->landed > 0 && place != log->next;
 	log->landed += bytes;
 	log->next = place + bytes;
 	log->rail = rail;
+	if (side->ends_after && log->landed >= side->ends_after) {
+		side->generation++;
+		side->ends_after = 0;
+	}
 }
 
 /* --- of one-sided transports --- */
@@ -202,6 +214,7 @@ static void set_options(struct kvx_options *options, const char *const *settings
 static void release(struct side *side)
 {
 	munmap(side->image, (size_t)UNITS * UNIT_BYTES);
+	kvx_keyring_close(side->context.keyring);
 	kvx_waker_finish(&side->waker, &side->poller);
 	kvx_poller_finish(&side->poller);
 	kvx_options_free(side->options);
@@ -228,6 +241,9 @@ int side_try(struct side *side, const struct kvx_transport_ops *ops, const char 
 		.options = side->options,
 		.incarnation = (uint64_t)getpid() << 16 ^ ++incarnation,
 	};
+	if (side->options->secret_file[0])
+		cr_assert_eq(kvx_keyring_open(side->options->secret_file, &side->context.keyring),
+			     0, "%s", kvx_error_text());
 	int error = ops->open(&side->context, &side->transport);
 	if (error)
 		release(side);

@@ -4,12 +4,14 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "support/secret_file.h"
 #include "tcp/address.h"
 #include "tcp/frame.h"
 #include "tcp/tcp.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,7 +224,7 @@ Test(tcp, a_header_out_of_range_is_refused)
 	cr_assert_not(kvx_tcp_header_decode(bytes, &header));
 }
 
-Test(tcp, a_sender_that_closes_mid_frame_is_lost)
+static void check_close_mid_frame(uint32_t piece_bytes)
 {
 	struct pair pair;
 	struct kvx_link *link;
@@ -231,6 +233,7 @@ Test(tcp, a_sender_that_closes_mid_frame_is_lost)
 	int control, data;
 
 	pair_open(&pair, "tcp", NULL, 44);
+	pair.to.piece_bytes = piece_bytes;
 	link = join(&pair.to, &control, &data);
 	kvx_tcp_header_encode(&batch, bytes);
 	say(data, bytes, sizeof(bytes));
@@ -242,6 +245,181 @@ Test(tcp, a_sender_that_closes_mid_frame_is_lost)
 	cr_assert_eq(pair.to.units[5].landed, 100);
 	check_alive(&pair);
 	pair_close(&pair);
+}
+
+Test(tcp, a_sender_that_closes_mid_frame_is_lost)
+{
+	check_close_mid_frame(0);
+	check_close_mid_frame(16);
+}
+
+/* ---------------------------------------------------------------------------------- tiny places */
+
+#define SECRET "a secret of the cluster, of enough bytes to be taken for one\n"
+
+/* Options of a pair: staging as told, in the clear or not. */
+struct manner {
+	char secret_path[SECRET_FILE_PATH], secret_file[SECRET_FILE_PATH + 16];
+	const char *options[4];
+};
+
+static void manner_make(struct manner *manner, const char *staging, bool encrypted)
+{
+	*manner = (struct manner){.options = {staging}};
+	if (!encrypted)
+		return;
+	secret_file_make(manner->secret_path, SECRET);
+	snprintf(manner->secret_file, sizeof(manner->secret_file), "secret_file=%s",
+		 manner->secret_path);
+	manner->options[1] = manner->secret_file;
+	manner->options[2] = "tcp_encryption=on";
+}
+
+static void manner_finish(const struct manner *manner)
+{
+	if (manner->secret_path[0])
+		unlink(manner->secret_path);
+}
+
+/* Since it was cleared: what is sent here is not zero. */
+static bool landing_was_used(const struct pair *pair)
+{
+	const char *landing = pair->to.transport->landing;
+
+	for (size_t i = 0; i < KVX_TCP_LANDING_BYTES; i++)
+		if (landing[i])
+			return true;
+	return false;
+}
+
+static const char *const staging_options[] = {"staging=off", "staging=auto", "staging=on"};
+
+/* How the sink answers, and from which of these options on that is read through the buffer. */
+static const struct {
+	uint32_t piece_bytes, answer_bytes, unit_bytes, used_from;
+} answers[] = {
+	{1, 0, 3000, 1},
+	{7, 0, 20000, 1},
+	{100, 12345, UNIT_BYTES, 1},
+	{128, 0, UNIT_BYTES - 1, 1},
+	{128, 128, 20000, 3},
+	{255, 0, UNIT_BYTES - 3, 1},
+	{300, 65536, UNIT_BYTES, 1},
+	{5000, 0, UNIT_BYTES, 2},
+	{0, 0, UNIT_BYTES, 3},
+	{0, 4096, UNIT_BYTES / 2, 3},
+};
+
+static void check_manner(size_t staging, bool encrypted)
+{
+	struct manner manner;
+	struct pair pair;
+
+	manner_make(&manner, staging_options[staging], encrypted);
+	pair_open(&pair, "tcp", manner.options, 71);
+	pair.to.expected = pair.expected;
+	pair.batch_bytes_max = KVX_BATCH_BYTES_MAX;
+	for (uint32_t imm = 0; imm < sizeof(answers) / sizeof(answers[0]); imm++) {
+		memset(pair.to.transport->landing, 0, KVX_TCP_LANDING_BYTES);
+		pair.to.piece_bytes = answers[imm].piece_bytes;
+		pair.to.answer_bytes = answers[imm].answer_bytes;
+		post_unit(&pair, imm % pair.out->rails, imm, answers[imm].unit_bytes);
+		check_whole(&pair, imm);
+		/* The end of a large place beside another one may be tiny. */
+		if (answers[imm].used_from != 2 || staging != 1)
+			cr_assert_eq(landing_was_used(&pair), staging >= answers[imm].used_from,
+				     "unit %u, %s", imm, staging_options[staging]);
+	}
+	pair_close(&pair);
+	manner_finish(&manner);
+}
+
+Test(tcp, places_of_any_size_are_filled_by_either_way)
+{
+	for (size_t staging = 0; staging < 3; staging++) {
+		check_manner(staging, false);
+		check_manner(staging, true);
+	}
+}
+
+static void check_end_within_a_frame(const char *staging, bool encrypted)
+{
+	const uint64_t end = 20000, answer = 1000;
+	struct manner manner;
+	struct pair pair;
+
+	manner_make(&manner, staging, encrypted);
+	pair_open(&pair, "tcp", manner.options, 72);
+	pair.to.expected = pair.expected;
+	pair.to.piece_bytes = 50;
+	pair.to.answer_bytes = (uint32_t)answer;
+	pair.to.ends_after = end;
+	pair.batch_bytes_max = KVX_BATCH_BYTES_MAX;
+	post_unit(&pair, 0, 0, UNIT_BYTES);
+	PUMP_UNTIL(&pair.from, &pair.to, pair.to.generation);
+	check_alive(&pair);
+	uint64_t landed = pair.to.units[0].landed;
+	cr_assert(landed >= end && landed < end + answer, "%" PRIu64, landed);
+	check_bytes(&pair, 0);
+	for (size_t i = landed; i < UNIT_BYTES; i++)
+		cr_assert_eq(pair.to.image[i], 0, "byte %zu came after the end", i);
+	pair_close(&pair);
+	manner_finish(&manner);
+}
+
+Test(tcp, what_ends_while_it_lands_gets_no_byte_more)
+{
+	for (size_t staging = 0; staging < 3; staging++) {
+		check_end_within_a_frame(staging_options[staging], false);
+		check_end_within_a_frame(staging_options[staging], true);
+	}
+}
+
+/* A frame of 5000 bytes, of which 1000 come first. */
+static void check_frame_in_two(const char *staging, bool refuse)
+{
+	enum { FIRST = 1000, ALL = 5000, AWAY = 16 };
+	const char *const options[] = {staging, NULL};
+	struct kvx_batch batch = {.unit = {.imm = 5}, .bytes = ALL};
+	uint8_t frame[KVX_TCP_HEADER_BYTES + ALL];
+	const uint8_t *payload = frame + KVX_TCP_HEADER_BYTES;
+	struct pair pair;
+	int control, data;
+
+	pair_open(&pair, "tcp", options, 73);
+	char *image = pair.to.image + (size_t)5 * UNIT_BYTES, zeros[ALL] = {0};
+	join(&pair.to, &control, &data);
+	memset(frame, 0xa5, sizeof(frame));
+	kvx_tcp_header_encode(&batch, frame);
+	pair.to.piece_bytes = 30;
+	say(data, frame, KVX_TCP_HEADER_BYTES + FIRST);
+	PUMP_UNTIL(&pair.to, &pair.from, pair.to.units[5].landed == FIRST);
+	cr_assert_eq(memcmp(image, payload, FIRST), 0);
+	/* From here on there is no place, or another. */
+	pair.to.refused = refuse ? 1u << 5 : 0;
+	pair.to.image += (size_t)AWAY * UNIT_BYTES;
+	say(data, payload + FIRST, ALL - FIRST);
+	batch.unit.imm = 6;
+	kvx_tcp_header_encode(&batch, frame);
+	say(data, frame, sizeof(frame));
+	PUMP_UNTIL(&pair.to, &pair.from, pair.to.units[6].landed == ALL);
+	cr_assert_eq(pair.to.units[5].landed, refuse ? FIRST : ALL);
+	cr_assert_eq(memcmp(image + FIRST, zeros, ALL - FIRST), 0);
+	image += (size_t)AWAY * UNIT_BYTES;
+	cr_assert_eq(memcmp(image + FIRST, refuse ? (uint8_t *)zeros : payload, ALL - FIRST), 0);
+	cr_assert_eq(memcmp(image + UNIT_BYTES, payload, ALL), 0);
+	pair.to.image -= (size_t)AWAY * UNIT_BYTES;
+	close(control);
+	close(data);
+	pair_close(&pair);
+}
+
+Test(tcp, what_has_come_is_told_and_what_comes_goes_where_it_may_by_then)
+{
+	for (size_t staging = 0; staging < 3; staging++) {
+		check_frame_in_two(staging_options[staging], false);
+		check_frame_in_two(staging_options[staging], true);
+	}
 }
 
 /* ------------------------------------------------------------------------------- false listeners

@@ -112,6 +112,14 @@ static int start_listening(struct kvx_transport *transport)
 	return error;
 }
 
+/* What option staging says of the receiver: smaller places are read through the landing buffer. */
+static uint32_t tiny_bytes(const struct kvx_options *options)
+{
+	if (strcmp(options->staging, "off") == 0)
+		return 0;
+	return strcmp(options->staging, "on") == 0 ? UINT32_MAX : KVX_TCP_TINY_BYTES;
+}
+
 static int tcp_open(const struct kvx_transport_context *context, struct kvx_transport **result)
 {
 	struct kvx_transport *transport = calloc(1, sizeof(*transport));
@@ -119,6 +127,7 @@ static int tcp_open(const struct kvx_transport_context *context, struct kvx_tran
 	if (!transport)
 		return kvx_fail(KVX_E_MEMORY, "tcp: no memory for the transport");
 	transport->context = context;
+	transport->tiny_bytes = tiny_bytes(context->options);
 	transport->timer_ns = KVX_NEVER_NS;
 	kvx_list_init(&transport->greetings);
 	kvx_list_init(&transport->halves);
