@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sending half of the data path: ready layer -> unit -> rail -> slices -> transport. */
 #include "base/clock.h"
+#include "base/copy.h"
 #include "core/peer.h"
 #include "core/region.h"
 #include "core/stream.h"
@@ -11,6 +12,9 @@
 
 /* Batches that a rail gets in one step, so that the other peers get their turn. */
 #define BATCHES_PER_STEP 8
+
+/* Pieces whose first lines are fetched before their turn. */
+#define PIECES_AHEAD 8
 
 /* The layer's first unit leaves. */
 static void time_queueing(const struct kvx_stream *stream, uint32_t layer)
@@ -86,8 +90,12 @@ static void gather(struct kvx_cursor *cursor, const struct kvx_stream *stream, u
 	cursor->end = cursor->place + bytes;
 	while ((count = kvx_cursor_fill(cursor, &stream->plan, kvx_pool_layer(stream->pool, layer),
 					NULL, slices, &some)))
-		for (uint32_t i = 0; i < count; to += slices[i++].length)
+		for (uint32_t i = 0; i < count; to += slices[i++].length) {
+			if (i + PIECES_AHEAD < count)
+				kvx_copy_ahead(slices[i + PIECES_AHEAD].local,
+					       slices[i + PIECES_AHEAD].length);
 			memcpy(to, slices[i].local, slices[i].length);
+		}
 	cursor->end = end;
 }
 
