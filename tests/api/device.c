@@ -311,3 +311,46 @@ Test(device, words_tell_what_becomes_of_each_layer)
 	request_close(&request);
 	pair_close(&pair);
 }
+
+static void expect_no_tail(int result, const char *object)
+{
+	expect_fail(result, KVX_E_INVALID, object,
+		    "what moves the pool's memory does not move the tail's",
+		    "both in one device's");
+}
+
+/* Over cuda_ipc GPUs copy from each other's memory, and nothing else. */
+Test(device, a_tail_that_the_pools_transport_does_not_move_is_refused)
+{
+	const struct way ipc = {"cuda_ipc", false};
+	struct kvx_region *host[2], *device;
+	struct kvx_stream *stream;
+	struct kvx_grant *grant;
+	struct request request;
+	struct pair pair;
+	size_t bytes;
+
+	open_pools(&pair, &ipc, NULL);
+	request_open(&request, &pair, 1, 0, BLOCKS, TABLE_RANDOM);
+	expect_ok(kvx_region_alloc(pair.receiver, 4096, &host[0]));
+	expect_ok(kvx_region_alloc(pair.sender, 4096, &host[1]));
+	expect_ok(region_alloc(pair.receiver, 4096, &device));
+	struct kvx_grant_options granted = {.tail = {.region = host[0], .bytes = 64}};
+	const struct kvx_stream_options streamed = {.tail = {.region = host[1], .bytes = 64}};
+	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
+	expect_no_tail(
+		kvx_stream_open(pair.from, request.from, BLOCKS, &streamed, ticket, bytes, &stream),
+		"stream");
+	expect_no_tail(
+		kvx_offer_open(pair.from, request.from, BLOCKS, &streamed, LEASE_MS, &stream),
+		"offer");
+	request_run(&request);
+	request_close(&request);
+	expect_no_tail(
+		kvx_grant_open(pair.to, (const uint32_t[]){0}, 1, &granted, LEASE_MS, &grant),
+		"grant");
+	granted.tail.region = device;
+	expect_ok(kvx_grant_open(pair.to, (const uint32_t[]){0}, 1, &granted, LEASE_MS, &grant));
+	kvx_grant_close(grant);
+	pair_close(&pair);
+}

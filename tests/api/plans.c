@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests between pools that differ, drawn at random: many senders, ranges of tokens, tails. When
- * one is through, every byte of the receiver's memory is what the naive account of
- * support/geometry.h says, and each end has counted what it says.
+ * Requests between pools that differ, drawn at random: many senders, ranges of tokens, tails,
+ * pushed or pulled. When one is through, every byte of the receiver's memory is what the naive
+ * account of support/geometry.h says, and each end has counted what it says.
  */
 #include "support/drive.h"
 #include "support/geometry.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,18 +60,21 @@ struct trial {
 	struct end end; /* the receiver's */
 	struct feeder feeders[DRAWN_SENDERS_MAX];
 	uint32_t tail_bytes, tail_sender;
+	bool pulled; /* the senders offer */
 	struct kvx_grant *grant;
 	struct kvx_stats before;
 	uint64_t sent_before;
 };
 
 /* The request that is under way, for tell_what_failed(). */
-static const struct drawn_request *moving;
+static const struct trial *moving;
 
 static void tell_what_failed(void)
 {
-	if (moving)
-		drawn_print(moving);
+	if (!moving)
+		return;
+	fprintf(stderr, "%s, ", moving->pulled ? "pulled" : "pushed");
+	drawn_print(&moving->request);
 }
 
 static bool coin(uint64_t *random)
@@ -149,22 +153,50 @@ static void open_grant(struct trial *trial, uint64_t *random)
 				 LEASE_MS, &trial->grant));
 }
 
+/* Into the grant, or for it: then the grant pulls it later, and may want the begin of it alone. */
+static void open_sender(struct trial *trial, struct feeder *feeder,
+			const struct kvx_stream_options *special, uint64_t *random)
+{
+	const struct end *end = &feeder->end;
+	const struct drawn_pool *drawn = end->drawn;
+	uint32_t more = drawn->geometry.blocks - drawn->count;
+	size_t bytes;
+	const void *ticket = kvx_grant_ticket(trial->grant, &bytes);
+
+	if (trial->pulled)
+		expect_ok(kvx_offer_open(end->pool, drawn->table,
+					 drawn->count + random_between(random, 0, more), special,
+					 LEASE_MS, &feeder->stream));
+	else
+		expect_ok(kvx_stream_open(end->pool, drawn->table, drawn->count, special, ticket,
+					  bytes, &feeder->stream));
+}
+
+static void pull_all(struct trial *trial, uint64_t *random)
+{
+	uint32_t order[DRAWN_SENDERS_MAX];
+	size_t bytes;
+
+	random_table(random, order, 0, trial->request.sender_count);
+	for (uint32_t i = 0; i < trial->request.sender_count; i++) {
+		const void *ticket = kvx_offer_ticket(trial->feeders[order[i]].stream, &bytes);
+		expect_ok(kvx_grant_pull(trial->grant, ticket, bytes));
+	}
+}
+
 static void open_stream(struct trial *trial, uint32_t index, uint64_t *random)
 {
 	struct feeder *feeder = &trial->feeders[index];
 	struct end *end = &feeder->end;
 	struct drawn_pool *drawn = &trial->request.senders[index];
 	struct kvx_stream_options special = {0};
-	size_t bytes;
-	const void *ticket = kvx_grant_ticket(trial->grant, &bytes);
 
 	open_pool(end, trial->crew->senders[index], drawn);
 	if (trial->tail_bytes && trial->tail_sender == index)
 		open_tail(end, trial->tail_bytes, random);
 	special.tail = end->tail;
 	special.chunk_tokens = coin(random) ? random_between(random, 1, trial->request.tokens) : 0;
-	expect_ok(kvx_stream_open(end->pool, drawn->table, drawn->count, &special, ticket, bytes,
-				  &feeder->stream));
+	open_sender(trial, feeder, &special, random);
 	feeder->manner = (enum manner)random_between(random, 0, MANNERS - 1);
 	feeder->chunk = special.chunk_tokens ? special.chunk_tokens
 					     : random_between(random, 1, trial->request.tokens);
@@ -327,7 +359,8 @@ static void run_trial(struct crew *crew, uint64_t *random)
 	uint64_t moved;
 
 	drawn_request(&trial.request, random);
-	moving = &trial.request;
+	trial.pulled = coin(random);
+	moving = &trial;
 	trial.before = stats_of(crew->receiver);
 	trial.sent_before = bytes_sent(crew);
 	trial.tail_bytes =
@@ -344,7 +377,12 @@ static void run_trial(struct crew *crew, uint64_t *random)
 	random_table(random, order, 0, trial.request.sender_count);
 	for (uint32_t i = 0; i < trial.request.sender_count; i++)
 		open_stream(&trial, order[i], random);
+	bool late = trial.pulled && coin(random); /* all is ready before */
+	if (trial.pulled && !late)
+		pull_all(&trial, random);
 	tell_all(&trial, random);
+	if (late)
+		pull_all(&trial, random);
 	expect_complete(&trial, random);
 	expect_counts(&trial);
 	expect_bytes(&trial, expected, moved + trial.tail_bytes);

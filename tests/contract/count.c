@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* 4. Nothing counted twice, nothing lost. */
 #include "support/pair.h"
+#include "support/ranks.h"
 #include "support/sockets.h"
 #include "support/stranger.h"
+
+#include <kvxfer/operate.h>
 
 #include <string.h>
 #include <sys/socket.h>
@@ -182,4 +185,131 @@ EACH_WAY_TEST(contract_4__an_arrival_for_a_dead_generation_never_hits_the_next_g
 	kvx_ticket_finish(&ticket);
 	request_close(&request);
 	pair_close(&pair);
+}
+
+/* --- four senders --- */
+
+#define RANKS_TOKENS 1024u
+#define RANKS_LAYERS 8u
+#define CONNECTIONS 4u
+
+/* Small units in many layers: when a connection is cut some have arrived that the sender has not
+ * heard of. */
+static const char *const options_of_four[] = {"unit_bytes=16384", "tcp_connections=4", NULL};
+
+/* A connection that was cut comes back: none is missing when the next one is. */
+static bool all_rails_are_up(void *argument)
+{
+	const struct ranks *ranks = argument;
+	struct kvx_rail_view rails[CONNECTIONS];
+	struct kvx_peer_view peer;
+
+	for (uint32_t i = 0; i < ranks->count; i++) {
+		cr_assert_eq(kvx_engine_peers(ranks->prefill[i].engine, 0, &peer, 1), 1);
+		int count = kvx_engine_rails(ranks->prefill[i].engine, peer.id, rails, CONNECTIONS);
+		cr_assert_eq(count, (int)CONNECTIONS);
+		for (uint32_t k = 0; k < CONNECTIONS; k++)
+			if (!rails[k].up)
+				return false;
+	}
+	return true;
+}
+
+/* Of one sender, whichever has sent most. */
+static void cut_a_connection_of_four(const struct ranks *ranks)
+{
+	int fd = busiest_socket_to(tcp_port_of(kvx_engine_address(ranks->decode.engine)));
+
+	cr_assert(fd >= 0, "no data connection found");
+	cr_assert_eq(shutdown(fd, SHUT_RDWR), 0);
+}
+
+static uint64_t resent(const struct ranks *ranks)
+{
+	uint64_t units = 0;
+
+	for (uint32_t i = 0; i < ranks->count; i++)
+		units += stats_of(ranks->prefill[i].engine).units_resent;
+	return units;
+}
+
+/* All that was counted, since the engines opened. */
+static void expect_ranks_counted(const struct ranks *ranks, uint64_t rounds)
+{
+	struct kvx_stats received = stats_of(ranks->decode.engine);
+	uint32_t units = ranks_target(ranks, 0);
+
+	cr_assert_gt(units, 4 * CONNECTIONS);
+	for (uint32_t layer = 0; layer < RANKS_LAYERS; layer++) {
+		cr_assert_eq(ranks_target(ranks, layer), units);
+		cr_assert_eq(ranks_arrived(ranks, layer), units, "layer %u: %u units of %u", layer,
+			     ranks_arrived(ranks, layer), units);
+	}
+	cr_assert_eq(received.units_received, rounds * RANKS_LAYERS * units);
+	cr_assert_eq(received.layers_whole, rounds * RANKS_LAYERS);
+	cr_assert_eq(received.grants_completed, rounds);
+}
+
+/* While a layer's units leave, or before the next ones do: what a rail takes then is sent again. */
+static void cut_midway(struct ranks *ranks, uint64_t round)
+{
+	uint32_t whole = (uint32_t)round / 2 % 2, ready = round % 2 ? RANKS_LAYERS : whole + 1;
+
+	for (uint32_t i = 0; i < ranks->count; i++)
+		ranks_ready(ranks, i, 0, ready);
+	expect_ok(wait_grant(&ranks->drive, ranks->grant, whole, PATIENCE_MS));
+	cut_a_connection_of_four(ranks);
+}
+
+static void open_four(struct ranks *ranks, const struct way *way)
+{
+	struct kvx_geometry decode = rank_geometry(KVX_LAYOUT_HND, 16, 0, 8), prefill[4];
+
+	decode.layers = RANKS_LAYERS;
+	for (uint32_t i = 0; i < 4; i++) {
+		prefill[i] = rank_geometry(KVX_LAYOUT_NHD, 16, 2 * i, 2);
+		prefill[i].layers = RANKS_LAYERS;
+	}
+	ranks_open(ranks, way, options_of_four, &decode, prefill, 4, RANKS_TOKENS);
+}
+
+static bool some_came_twice(const struct ranks *ranks)
+{
+	return resent(ranks) && stats_of(ranks->decode.engine).units_duplicate;
+}
+
+static void run_four_with_a_cut(const struct way *way)
+{
+	struct ranks ranks;
+	uint64_t round = 1;
+
+	open_four(&ranks, way);
+	ranks_compute(&ranks, 0, RANKS_TOKENS);
+	/* More, if all had arrived each time before the cut. */
+	for (; round <= 4 || !some_came_twice(&ranks); round++) {
+		cr_assert_leq(round, 100, "nothing came twice");
+		memset(ranks.decode.drawn.memory, 0x77, ranks.decode.drawn.bytes);
+		ranks_grant(&ranks, NULL, 60000);
+		ranks_stream_all(&ranks);
+		ranks_await_targets(&ranks);
+		cut_midway(&ranks, round);
+		ranks_finish(&ranks);
+		expect_ranks_counted(&ranks, round);
+		ranks_end(&ranks);
+		cr_assert(drive_until(&ranks.drive, all_rails_are_up, &ranks, PATIENCE_MS),
+			  "a connection that was cut did not come back");
+	}
+	ranks_close(&ranks);
+}
+
+Test(tcp, contract_4__a_cut_connection_of_one_of_four_senders_loses_and_doubles_nothing,
+     .timeout = 120)
+{
+	run_four_with_a_cut(&(struct way){"tcp", false});
+}
+
+Test(tcp_caller, contract_4__a_cut_connection_of_one_of_four_senders_loses_and_doubles_nothing,
+     .timeout = 120)
+{
+	run_four_with_a_cut(&(struct way){"tcp", true});
 }

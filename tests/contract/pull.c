@@ -528,3 +528,33 @@ EACH_WAY_TEST(pull__offers_that_cannot_be_are_refused)
 	cr_assert(kvx_offer_open(pair.from, twice, 2, &with_tail, 1, &stream) < 0);
 	pair_close(&pair);
 }
+
+/* A DECLINE names the offer alone, so one pull of it at a time waits for an answer. */
+EACH_TRANSPORT_TEST(pull__an_offer_that_is_being_pulled_is_refused_to_another_grant)
+{
+	static const char *const patient[] = {"unit_bytes=16384", "connect_timeout_ms=60000", NULL};
+	const struct way driven = {way->transport, true};
+	struct kvx_grant *first;
+	struct request request;
+	struct pair pair;
+
+	pair_open(&pair, &driven, &geometry, patient);
+	drive_remove(&pair.drive, pair.sender); /* which answers nothing */
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	request.count = 8;
+	request_offer(&request, LEASE_MS);
+	request_grant(&request, LEASE_MS);
+	request_pull(&request);
+	first = request.grant;
+	expect_ok(kvx_grant_open(pair.to, request.to + 8, 8, NULL, LEASE_MS, &request.grant));
+	request_pull(&request);
+	expect_fail(wait_grant(&pair.drive, request.grant, KVX_ALL_LAYERS, PATIENCE_MS),
+		    KVX_E_REFUSED, "this engine pulls offer", "peer sender", "already");
+	kvx_grant_close(request.grant);
+	request.grant = first; /* which has noticed nothing */
+	cr_assert_eq(kvx_grant_poll(first, KVX_ALL_LAYERS), 0);
+	drive_add(&pair.drive, pair.sender);
+	request_run(&request);
+	request_close(&request);
+	pair_close(&pair);
+}

@@ -296,3 +296,45 @@ EACH_WAY_TEST(pull_stranger__a_ticket_that_does_not_fit_ends_the_offer_with_the_
 		scene_close(&scene);
 	}
 }
+
+/* --- half of a ticket --- */
+
+/* The first part of a long ticket, and a question that is answered once that part was taken in. */
+static void begin_to_pull(struct scene *scene)
+{
+	say_part(scene, scene->offer.key, 5000, 0, 900);
+	say_part(scene, scene->offer.key ^ 1, 5000, 0, 900);
+	expect_heard(scene, 1, KVX_E_REFUSED, "is not open in sender");
+}
+
+EACH_WAY_TEST(pull_stranger__what_another_begins_to_pull_is_refused_in_these_words)
+{
+	struct scene scene;
+
+	scene_open(&scene, way);
+	begin_to_pull(&scene);
+	request_grant(&scene.request, LEASE_MS);
+	request_pull(&scene.request);
+	expect_fail(wait_grant(&scene.pair.drive, scene.request.grant, KVX_ALL_LAYERS, PATIENCE_MS),
+		    KVX_E_REFUSED, "peer sender", "another receiver pulls it already");
+	cr_assert_eq(kvx_stream_poll(scene.request.stream, 0), 0);
+	scene_close(&scene);
+}
+
+/* Before it has said all of its ticket, or any. */
+EACH_WAY_TEST(pull_stranger__a_pull_that_is_given_up_ends_the_offer)
+{
+	for (uint32_t parts = 0; parts < 2; parts++) {
+		struct scene scene;
+		scene_open(&scene, way);
+		if (parts)
+			begin_to_pull(&scene);
+		say(&scene, KVX_MESSAGE_RELEASE, scene.offer.key);
+		expect_fail(wait_stream(&scene.pair.drive, scene.request.stream, KVX_ALL_LAYERS,
+					PATIENCE_MS),
+			    KVX_E_REVOKED, "offer", "the receiver gave the pull up");
+		if (parts)
+			expect_heard(&scene, 2, KVX_E_REVOKED, "gave the pull up");
+		scene_close(&scene);
+	}
+}

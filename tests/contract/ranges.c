@@ -395,3 +395,150 @@ Test(ranges, contract_7__streams_of_impossible_options_are_refused)
 	expect_tail(&ranks, 64);
 	close_all(&ranks);
 }
+
+/* --- all of it together --- */
+
+#define CHUNK 64u
+#define HELD_BLOCKS 3u /* of 32 tokens: a chunk and a half */
+#define PART_TOKENS 250u
+#define PART_TAIL_BYTES 1000u
+#define TAIL_RANK 1u
+
+/* Four ranks of two heads each, NHD in blocks of 16, to one of all heads, HND in blocks of 32. */
+static void open_together(struct ranks *ranks, const struct way *way)
+{
+	const struct kvx_geometry decode = rank_geometry(KVX_LAYOUT_HND, 32, 0, 8);
+	struct kvx_geometry prefill[4];
+
+	for (uint32_t i = 0; i < 4; i++)
+		prefill[i] = rank_geometry(KVX_LAYOUT_NHD, 16, 2 * i, 2);
+	ranks_open(ranks, way, options, &decode, prefill, 4, PART_TOKENS);
+	for (uint32_t i = 0; i < 4; i++)
+		memset(region_view(ranks->prefill[i].tail), 0x44, RANKS_TAIL_BYTES);
+	memset(region_view(ranks->decode.tail), 0x33, RANKS_TAIL_BYTES);
+}
+
+static void feed_together(struct ranks *ranks, bool pulled)
+{
+	for (uint32_t i = 0; i < 4; i++) {
+		struct kvx_stream_options special = {.chunk_tokens = CHUNK};
+		if (i == TAIL_RANK)
+			special.tail = tail_of(&ranks->prefill[i], PART_TAIL_BYTES);
+		if (pulled)
+			ranks_offer(ranks, i, &special);
+		else
+			ranks_stream(ranks, i, &special);
+	}
+	for (uint32_t i = 4; pulled && i-- > 0;)
+		ranks_pull(ranks, i);
+}
+
+/* Chunks are computed late, so that what moves too early would be noise. */
+static void compute_in_chunks(struct ranks *ranks)
+{
+	for (uint32_t first = 0; first < PART_TOKENS; first += CHUNK) {
+		uint32_t end = first + CHUNK < PART_TOKENS ? first + CHUNK : PART_TOKENS;
+		ranks_compute(ranks, first, end);
+		for (uint32_t i = 0; i < 4; i++)
+			expect_ok(kvx_stream_tokens_ready(ranks->streams[i], 0, LAYERS, end));
+		for (uint32_t layer = 0; layer < LAYERS && end < PART_TOKENS; layer++) {
+			if (end > HELD_BLOCKS * 32)
+				await_units(ranks, layer, 1);
+			else
+				cr_assert_eq(ranks_arrived(ranks, layer), 0, "what is held moved");
+			cr_assert_eq(kvx_grant_poll(ranks->grant, layer), 0);
+		}
+	}
+}
+
+static void run_together(const struct way *way, bool pulled)
+{
+	struct kvx_grant_options special = {.held_blocks = HELD_BLOCKS};
+	struct ranks ranks;
+
+	open_together(&ranks, way);
+	special.tail = tail_of(&ranks.decode, PART_TAIL_BYTES);
+	ranks_grant(&ranks, &special, LEASE_MS);
+	feed_together(&ranks, pulled);
+	expect_ok(kvx_stream_tail_ready(ranks.streams[TAIL_RANK]));
+	ranks_await_targets(&ranks);
+	cr_assert_eq(ranks_target(&ranks, KVX_TAIL), 1);
+	compute_in_chunks(&ranks);
+	ranks_finish(&ranks); /* looks at all blocks, and at every byte of them */
+	expect_tail(&ranks, PART_TAIL_BYTES);
+	cr_assert_eq(stats_of(ranks.decode.engine).bytes_received,
+		     (PART_TOKENS - HELD_BLOCKS * 32) * 8 * 64 * 2 * LAYERS + PART_TAIL_BYTES);
+	close_all(&ranks);
+}
+
+EACH_WAY_TEST(contract_1__a_held_prefix_chunks_a_part_of_a_block_and_a_tail_together)
+{
+	run_together(way, false);
+}
+
+EACH_WAY_TEST(contract_1__the_same_all_together_pulled)
+{
+	run_together(way, true);
+}
+
+/* --- more that cannot be --- */
+
+/* Of several senders one alone has the tail, and that one is the grant's. */
+EACH_TRANSPORT_TEST(contract_7__a_tail_of_another_size_is_refused_among_several_senders)
+{
+	struct ranks ranks;
+
+	ranks_open_four(&ranks, way, options, 100);
+	ranks_compute(&ranks, 0, 100);
+	grant_with_tail(&ranks, 64);
+	expect_no_stream(&ranks, tail_of(&ranks.prefill[0], 68), "a tail of 68 bytes",
+			 "the grant's has 64");
+	for (uint32_t i = 0; i < 2; i++) {
+		const struct kvx_stream_options wrong = {
+			.tail = tail_of(&ranks.prefill[i], i ? 60 : 68)};
+		ranks_offer(&ranks, i, &wrong);
+		expect_fail(ranks_try_pull(&ranks, i), KVX_E_INVALID, "pull",
+			    i ? "a tail of 60 bytes is offered" : "a tail of 68 bytes is offered",
+			    "the grant's has 64");
+		kvx_stream_close(ranks.streams[i]);
+		ranks.streams[i] = NULL;
+	}
+	cr_assert_eq(kvx_grant_poll(ranks.grant, KVX_ALL_LAYERS), 0);
+	stream_with_tail(&ranks, 0, 64); /* the others have none, pushed or pulled */
+	ranks_stream(&ranks, 1, NULL);
+	for (uint32_t i = 2; i < 4; i++) {
+		ranks_offer(&ranks, i, NULL);
+		ranks_pull(&ranks, i);
+	}
+	expect_ok(kvx_stream_tail_ready(ranks.streams[0]));
+	ranks_finish(&ranks);
+	expect_tail(&ranks, 64);
+	close_all(&ranks);
+}
+
+/* Tokens are counted in 32 bits. */
+Test(ranges, contract_7__more_tokens_than_can_be_counted_are_refused)
+{
+	const struct kvx_geometry huge = {.layers = 1,
+					  .planes = 1,
+					  .blocks = 2,
+					  .block_bytes = 64,
+					  .block_tokens = UINT32_MAX};
+	const uint32_t table[] = {1, 0};
+	struct drive drive = {0};
+	struct kvx_stream *stream;
+	struct kvx_grant *grant;
+	struct kvx_pool *pool;
+
+	struct kvx_engine *engine = engine_open(&drive, &any_way, "decode", NULL);
+	expect_ok(pool_alloc(engine, &huge, &pool));
+	expect_fail(kvx_grant_open(pool, table, 2, NULL, LEASE_MS, &grant), KVX_E_LIMIT,
+		    "grant: 2 blocks of 4294967295 tokens", "more than 2^32 - 1");
+	expect_fail(kvx_offer_open(pool, table, 2, NULL, LEASE_MS, &stream), KVX_E_LIMIT,
+		    "offer: 2 blocks of 4294967295 tokens", "more than 2^32 - 1");
+	expect_ok(kvx_grant_open(pool, table, 1, NULL, LEASE_MS, &grant));
+	kvx_grant_close(grant);
+	expect_ok(kvx_offer_open(pool, table, 1, NULL, LEASE_MS, &stream));
+	kvx_stream_close(stream);
+	engine_close(&drive, engine);
+}

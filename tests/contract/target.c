@@ -3,6 +3,8 @@
 #include "support/pair.h"
 #include "support/stranger.h"
 
+#include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct kvx_geometry geometry = {
@@ -120,6 +122,78 @@ EACH_WAY_TEST(contract_8__another_plan_is_refused)
 	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED, "not open");
 	kvx_ticket_finish(&ticket);
 	request_stream(&request); /* the right one still works */
+	request_run(&request);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+/* --- of several senders --- */
+
+/* Units have numbers below 64, whoever they are of; and no sender moves by another plan. What is
+ * refused leaves the grant to those that fit. */
+EACH_WAY_TEST(contract_8__another_plan_of_one_of_two_senders_is_refused)
+{
+	const struct kvx_grant_options of_two = {.senders = 2};
+	struct request request;
+	struct stranger stranger;
+	struct kvx_message open;
+	struct pair pair;
+
+	pair_open(&pair, way, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	expect_ok(
+		kvx_grant_open(pair.to, request.to, request.count, &of_two, 60000, &request.grant));
+	request_stream(&request);
+	struct kvx_ticket ticket = ticket_of(request.grant);
+	open = stranger_open_message(&ticket, 17, KVX_UNITS_MAX / 2 + 1);
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL,
+			    "33 units a layer, of at most 32");
+	open = stranger_open_message(&ticket, 17, KVX_UNITS_MAX / 2), open.hash ^= 1;
+	expect_open_refused(&pair, &request, &open, KVX_E_PROTOCOL, "is not the receiver's");
+	open = stranger_open_message(&ticket, 17, KVX_UNITS_MAX / 2);
+	stranger_connect(&stranger, &pair.drive, way->transport, kvx_engine_address(pair.receiver));
+	stranger_hello(&stranger);
+	stranger_say(&stranger, &open);
+	cr_assert(stranger_listen(&stranger, &pair.drive, 1));
+	cr_assert_eq(stranger.heard.type, KVX_MESSAGE_ACCEPT, "%s", stranger.heard.text);
+	cr_assert_lt(stranger.heard.unit_first, KVX_UNITS_MAX);
+	cr_assert(has_target(request.grant));
+	stranger_close(&stranger);
+	kvx_ticket_finish(&ticket);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+/* --- memory that a transport does not reach --- */
+
+/* The engine listens for RDMA, but the pool's memory is a device's that the NIC does not reach. A
+ * ticket of it names no such address; who comes that way all the same is refused. */
+Test(target, contract_8__a_sender_over_what_does_not_move_the_memory_is_refused, .timeout = 60)
+{
+	const struct way both = {"verbs,tcp", true}, way = {"verbs", true};
+	struct request request;
+	struct kvx_message open;
+	struct pair pair;
+
+	void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+	void (*steer)(const char *, uint64_t) =
+		driver ? (void (*)(const char *, uint64_t))dlsym(driver, "fake_cuda_set") : NULL;
+	if (!steer)
+		cr_skip_test("no made-up device");
+	steer("dmabuf", 0);
+	setenv("KVX_TEST_MEMORY", "cuda", 1); /* of this test's process alone */
+	pair_open(&pair, &both, &geometry, options);
+	request_init(&request, &pair, 1, 0, geometry.blocks, TABLE_RANDOM);
+	request_grant(&request, 60000);
+	struct kvx_ticket ticket = ticket_of(request.grant);
+	cr_assert_not(strstr(ticket.address, "verbs:"), "%s", ticket.address);
+	open = stranger_open_message(&ticket, 17, UNITS);
+	pair.way = &way;
+	expect_open_refused(&pair, &request, &open, KVX_E_REFUSED,
+			    "grant: verbs does not move its memory");
+	pair.way = &both;
+	kvx_ticket_finish(&ticket);
+	request_stream(&request);
 	request_run(&request);
 	request_close(&request);
 	pair_close(&pair);

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A worker whose grants several others feed. One command more:
+ * A worker whose grants several others feed. Commands more:
  *
  *	grant_many SLOT LEASE_MS SENDERS
+ *	offer SLOT LEASE_MS
+ *	pull SLOT TICKET
  *
- * The pools are alike, so the senders share the request's blocks.
+ * The pools are alike, so the senders share the request's blocks. An offer's are filled by another
+ * command; the grant that pulls is open already.
  */
 #include "worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-static void answer_ticket(struct kvx_grant *grant)
+static void answer_ticket(const uint8_t *ticket, size_t bytes)
 {
-	size_t bytes;
-	const uint8_t *ticket = kvx_grant_ticket(grant, &bytes);
 	char *text = calloc(2, bytes + 1);
 
 	for (size_t i = 0; text && i < bytes; i++)
@@ -35,13 +37,52 @@ static void on_grant_many(struct worker *worker, uint32_t slot, char *arguments)
 		of->table[i] = (slot + 1) * worker->blocks - 1 - i;
 	int error = kvx_grant_open(worker->pool, of->table, worker->blocks, &special, lease_ms,
 				   &of->grant);
-	if (error)
+	if (error) {
 		worker_answer_result(error);
-	else
-		answer_ticket(of->grant);
+		return;
+	}
+	size_t bytes;
+	const uint8_t *ticket = kvx_grant_ticket(of->grant, &bytes);
+	answer_ticket(ticket, bytes);
+}
+
+/* The slot's blocks, first one first. */
+static void on_offer(struct worker *worker, uint32_t slot, char *arguments)
+{
+	uint32_t lease_ms = (uint32_t)strtoul(arguments, NULL, 10);
+	struct slot *of = &worker->slot[slot];
+
+	for (uint32_t i = 0; i < worker->blocks; i++)
+		of->table[i] = slot * worker->blocks + i;
+	int error = kvx_offer_open(worker->pool, of->table, worker->blocks, NULL, lease_ms,
+				   &of->stream);
+	if (error) {
+		worker_answer_result(error);
+		return;
+	}
+	size_t bytes;
+	const uint8_t *ticket = kvx_offer_ticket(of->stream, &bytes);
+	answer_ticket(ticket, bytes);
+}
+
+static void on_pull(struct worker *worker, uint32_t slot, char *arguments)
+{
+	size_t bytes = strlen(++arguments) / 2;
+	uint8_t *ticket = calloc(1, bytes + 1);
+
+	if (!ticket) {
+		worker_answer(KVX_E_MEMORY, "the test's own");
+		return;
+	}
+	for (size_t i = 0; i < bytes; i++)
+		sscanf(arguments + 2 * i, "%2hhx", &ticket[i]);
+	worker_answer_result(kvx_grant_pull(worker->slot[slot].grant, ticket, bytes));
+	free(ticket);
 }
 
 const struct worker_command worker_commands_more[] = {
 	{"grant_many", on_grant_many},
+	{"offer", on_offer},
+	{"pull", on_pull},
 	{NULL, NULL},
 };

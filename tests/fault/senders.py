@@ -27,12 +27,15 @@ class Together:
         for slot in self.slots:
             ticket = self.receiver.call(f"grant_many {slot} 60000 {SENDERS}").expect().text
             for sender in self.senders[:present]:
-                sender.call(f"stream {slot} {self.keys[slot]} {ticket}").expect()
+                self.feed(sender, slot, ticket)
         if present == SENDERS:
             for slot in self.slots:
                 while self.receiver.call(f"target {slot}").text == "0":
                     pass
         return self
+
+    def feed(self, sender, slot, ticket):
+        sender.call(f"stream {slot} {self.keys[slot]} {ticket}").expect()
 
     def ready(self):
         for sender in self.senders:
@@ -63,6 +66,15 @@ class Together:
         self.close()
 
 
+class Pulled(Together):
+    """The same, but all senders offer, and the receiver pulls."""
+
+    def feed(self, sender, slot, ticket):
+        offer = sender.call(f"offer {slot} 60000").expect().text
+        sender.call(f"fill {slot} {self.keys[slot]}").expect()
+        self.receiver.call(f"pull {slot} {offer}").expect()
+
+
 def expect_ends(together, tally, victim, name, at):
     """All waits end at once, with the name of who died; but a sender may have done its part."""
     for answer in together.receiver.each("wait", together.slots, 10000).values():
@@ -77,16 +89,14 @@ def expect_ends(together, tally, victim, name, at):
             assert answer.ok or name in answer.text, answer.text
 
 
-@tap.cases_for(fault.MODES)
-def one_of_four_senders_is_killed_in_mid_layer(mode):
+def kill_one_of_four(mode, how, tally, full):
     fault.need_ipv6(mode)
     with fault.workers():
-        tally = Tally("one of four senders killed", mode)
         receiver = Worker(mode)
         senders = [prefill(mode, number) for number in range(SENDERS)]
-        for _ in attempts(8, tally):
-            Together(senders, receiver).open().finish(tally)
-            together = Together(senders, receiver).open()
+        for _ in attempts(full, tally):
+            how(senders, receiver).open().finish(tally)
+            together = how(senders, receiver).open()
             number = random.randrange(SENDERS)
             victim = senders[number]
             together.ready()
@@ -99,13 +109,23 @@ def one_of_four_senders_is_killed_in_mid_layer(mode):
             together.close(victim)
             victim.reap()
             senders[number] = prefill(mode, number)
-        Together(senders, receiver).open().finish(tally)
+        how(senders, receiver).open().finish(tally)
         assert tally.failed, "no request was under way"
         for sender in senders:
             sender.quit()
         receiver.expect_no_leak()
         receiver.quit()
         tally.report()
+
+
+@tap.cases_for(fault.MODES)
+def one_of_four_senders_is_killed_in_mid_layer(mode):
+    kill_one_of_four(mode, Together, Tally("one of four senders killed", mode), 8)
+
+
+@tap.cases_for(fault.MODES)
+def one_of_four_pulled_senders_is_killed_in_mid_layer(mode):
+    kill_one_of_four(mode, Pulled, Tally("one of four pulled senders killed", mode), 5)
 
 
 @tap.cases_for(fault.MODES)

@@ -280,3 +280,95 @@ Test(report, what_an_engine_would_refuse_is_refused)
 	cr_assert_null(report);
 	kvx_plan_report_close(NULL);
 }
+
+static void expect_refused(const struct kvx_plan_request *request, int code, const char *words)
+{
+	struct kvx_plan_report *report = NULL;
+
+	cr_assert_eq(kvx_plan_report_open(request, &report), code, "%s", words);
+	cr_assert(strstr(kvx_error_text(), words), "%s", kvx_error_text());
+	cr_assert_null(report);
+}
+
+Test(report, what_is_too_much_is_refused)
+{
+	struct kvx_plan_end sender = rank_of(8, 0, KVX_LAYOUT_HND, in_order);
+	const struct kvx_plan_request good = {
+		.receiver = sender, .senders = &sender, .sender_count = 1};
+	const uint8_t weights[] = {1, 2, 0};
+	struct kvx_plan_request request = good;
+	struct kvx_plan_report *report;
+
+	cr_assert_eq(kvx_plan_report_open(&good, &report), 0, "%s", kvx_error_text());
+	kvx_plan_report_close(report);
+	request.rails = 3;
+	request.weights = weights;
+	expect_refused(&request, KVX_E_INVALID, "plan: rail 2 has weight 0");
+	request.rails = 2; /* of the third nothing is asked */
+	cr_assert_eq(kvx_plan_report_open(&request, &report), 0, "%s", kvx_error_text());
+	kvx_plan_report_close(report);
+	request = good;
+	request.rails = KVX_PLAN_RAILS_MAX + 1;
+	expect_refused(&request, KVX_E_INVALID, "65 rails");
+	request = good;
+	request.sender_count = KVX_SENDERS_MAX + 1;
+	expect_refused(&request, KVX_E_INVALID, "65 senders: must be 1 to 64");
+	request = good;
+	request.receiver.block_strides[1] = (UINT64_C(1) << 48) / BLOCKS;
+	cr_assert_eq(kvx_plan_report_open(&request, &report), 0, "%s", kvx_error_text());
+	kvx_plan_report_close(report);
+	request.receiver.block_strides[1] += 4;
+	expect_refused(&request, KVX_E_INVALID, "grant: plane 1: 64 blocks");
+	cr_assert(strstr(kvx_error_text(), "no plane larger than 2^48 bytes"));
+}
+
+Test(report, tables_that_do_not_fit_are_refused)
+{
+	struct kvx_plan_end sender = rank_of(8, 0, KVX_LAYOUT_HND, in_order), good_sender = sender;
+	const struct kvx_plan_request good = {
+		.receiver = sender, .senders = &sender, .sender_count = 1};
+	struct kvx_plan_request request = good;
+
+	sender.count = BLOCKS - 1;
+	expect_refused(&request, KVX_E_INVALID,
+		       "stream: of 63 blocks, but the grant's request of 1024 tokens fills 64");
+	sender.count = 0;
+	expect_refused(&request, KVX_E_INVALID, "stream: a table of 0 blocks");
+	sender.count = KVX_TABLE_MAX + 1; /* never looked at */
+	expect_refused(&request, KVX_E_LIMIT, "stream: a table of ");
+	sender = good_sender;
+	sender.blocks = NULL;
+	expect_refused(&request, KVX_E_INVALID, "stream: a table of 64 blocks");
+	sender = good_sender;
+	request.receiver.count = KVX_TABLE_MAX + 1;
+	expect_refused(&request, KVX_E_LIMIT, "grant: a table of ");
+	request.receiver.count = 0;
+	expect_refused(&request, KVX_E_INVALID, "grant: a table of 0 blocks");
+	request = good;
+	request.receiver.geometry.blocks = BLOCKS / 2;
+	expect_refused(&request, KVX_E_INVALID, "entry 32 is block 32");
+	request = good;
+	request.tokens = (BLOCKS - 1) * TOKENS;
+	expect_refused(&request, KVX_E_INVALID, "a request of 1008 tokens does not fill 64 blocks");
+	request.tokens = BLOCKS * TOKENS + 1;
+	expect_refused(&request, KVX_E_INVALID, "a request of 1025 tokens does not fill 64 blocks");
+	request = good;
+	request.held_blocks = BLOCKS;
+	expect_refused(&request, KVX_E_INVALID, "64 of its 64 blocks are held already");
+}
+
+Test(report, more_tokens_than_can_be_counted_are_refused)
+{
+	const uint32_t table[] = {0, 1};
+	const struct kvx_plan_end huge = {.geometry = {.layers = 1,
+						       .planes = 1,
+						       .blocks = 2,
+						       .block_bytes = 64,
+						       .block_tokens = UINT32_MAX},
+					  .blocks = table,
+					  .count = 2};
+	struct kvx_plan_request request = {.receiver = huge, .senders = &huge, .sender_count = 1};
+
+	expect_refused(&request, KVX_E_LIMIT,
+		       "grant: 2 blocks of 4294967295 tokens are more than 2^32 - 1");
+}

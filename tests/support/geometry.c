@@ -300,12 +300,23 @@ static struct kvx_geometry draw_rank(const struct model *model, uint32_t block_t
 	return rank;
 }
 
-/* Tokens of a block: of any two ranks' one is a multiple of the other. */
-static uint32_t draw_tokens(const struct model *model, uint64_t *random)
+#define BLOCK_TOKENS_MAX 64u /* so that requests stay small */
+
+/* Tokens of a block: theirs are the receiver's, or 0 where the receiver is drawn. Of a sender's and
+ * the receiver's one is a multiple of the other; two senders' may be any. */
+static uint32_t draw_tokens(const struct model *model, uint32_t theirs, uint64_t *random)
 {
+	static const uint32_t factors[] = {1, 2, 3, 4, 5, 6, 8, 12, 24};
+	uint32_t tokens;
+
 	if (model->alike || has_whole(model) || !random_between(random, 0, 2))
 		return model->tokens;
-	return model->tokens << random_between(random, 0, 2);
+	do
+		tokens = model->tokens *
+			 factors[random_between(random, 0,
+						sizeof(factors) / sizeof(factors[0]) - 1)];
+	while (tokens > BLOCK_TOKENS_MAX || (theirs % tokens && tokens % theirs));
+	return tokens;
 }
 
 /* Divides 0 .. whole - 1 into parts. Returns their number; part i ends where ends[i] says. */
@@ -347,8 +358,8 @@ static bool draw_senders(struct drawn_request *request, const struct model *mode
 			if (count == DRAWN_SENDERS_MAX)
 				return false;
 			request->senders[count++].geometry = draw_rank(
-				model, draw_tokens(model, random), layer, stage_ends[stage] - layer,
-				head, part_ends[part] - head, random);
+				model, draw_tokens(model, receiver->block_tokens, random), layer,
+				stage_ends[stage] - layer, head, part_ends[part] - head, random);
 		}
 	}
 	request->sender_count = count;
@@ -367,7 +378,7 @@ void drawn_request(struct drawn_request *request, uint64_t *random)
 		uint32_t heads = model.common.heads_total ? model.common.heads_total : 1;
 		uint32_t head = model.alike ? 0 : random_between(random, 0, heads - 1);
 		uint32_t held = model.alike ? heads : random_between(random, 1, heads - head);
-		receiver = draw_rank(&model, draw_tokens(&model, random), layer,
+		receiver = draw_rank(&model, draw_tokens(&model, 0, random), layer,
 				     random_between(random, 1, model.layers - layer), head, held,
 				     random);
 	} while (!draw_senders(request, &model, &receiver, random));

@@ -28,7 +28,7 @@ struct drawn_pool {
 	} tensors[DRAWN_TENSORS_MAX];    /* plane fastest */
 	char *memory;
 	uint64_t bytes;
-	uint32_t *table; /* the request's blocks, count of them */
+	uint32_t *table; /* the request's blocks, count of them; then all others */
 	uint32_t count;
 };
 

@@ -140,6 +140,27 @@ void ranks_stream_all(struct ranks *ranks)
 		ranks_stream(ranks, i, NULL);
 }
 
+void ranks_offer(struct ranks *ranks, uint32_t index, const struct kvx_stream_options *special)
+{
+	const struct rank *rank = &ranks->prefill[index];
+
+	expect_ok(kvx_offer_open(rank->pool, rank->drawn.table, rank->drawn.count, special,
+				 LEASE_MS, &ranks->streams[index]));
+}
+
+int ranks_try_pull(struct ranks *ranks, uint32_t index)
+{
+	size_t bytes;
+	const void *ticket = kvx_offer_ticket(ranks->streams[index], &bytes);
+
+	return kvx_grant_pull(ranks->grant, ticket, bytes);
+}
+
+void ranks_pull(struct ranks *ranks, uint32_t index)
+{
+	expect_ok(ranks_try_pull(ranks, index));
+}
+
 void ranks_compute(struct ranks *ranks, uint32_t first, uint32_t end)
 {
 	for (uint32_t i = 0; i < RANKS_MAX; i++)

@@ -58,6 +58,12 @@ int ranks_try_stream(struct ranks *ranks, uint32_t index, const struct kvx_strea
 void ranks_stream(struct ranks *ranks, uint32_t index, const struct kvx_stream_options *special);
 void ranks_stream_all(struct ranks *ranks);
 
+/* The mirror image: the rank offers all blocks of its table, and decode pulls them for the grant.
+ */
+void ranks_offer(struct ranks *ranks, uint32_t index, const struct kvx_stream_options *special);
+int ranks_try_pull(struct ranks *ranks, uint32_t index);
+void ranks_pull(struct ranks *ranks, uint32_t index);
+
 /* All ranks have computed these tokens. What is not computed is noise. */
 void ranks_compute(struct ranks *ranks, uint32_t first, uint32_t end);
 

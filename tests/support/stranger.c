@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define INCARNATION UINT64_C(0x57a)
+#define INCARNATION STRANGER_INCARNATION
 
 static char zeros[1 << 16];
 
@@ -22,8 +22,10 @@ static void link_up(void *engine, struct kvx_link *link)
 
 static void link_accepted(void *engine, struct kvx_link *link)
 {
-	(void)engine;
-	(void)link;
+	struct stranger *stranger = engine;
+
+	stranger->link = link;
+	stranger->up = true;
 }
 
 static void link_down(void *engine, struct kvx_link *link, int code, const char *text)
@@ -162,16 +164,16 @@ static bool wait_for(struct stranger *stranger, struct drive *drive, const uint3
 }
 
 /* The address of one transport among an engine's. */
-static const char *address_of(const char *addresses, const char *transport)
+static void address_of(const char *addresses, const char *transport, char *address, size_t size)
 {
 	const char *found = strstr(addresses, transport);
 
 	cr_assert(found && found[strlen(transport)] == ':', "%s: %s", transport, addresses);
-	return found + strlen(transport) + 1;
+	found += strlen(transport) + 1;
+	snprintf(address, size, "%.*s", (int)strcspn(found, ","), found);
 }
 
-void stranger_connect(struct stranger *stranger, struct drive *drive, const char *transport,
-		      const char *addresses)
+static void open_transport(struct stranger *stranger, const char *transport)
 {
 	if (strcmp(transport, "cuda_ipc") == 0)
 		cr_skip_test("a stranger has no GPU memory, without which nobody connects");
@@ -189,20 +191,42 @@ void stranger_connect(struct stranger *stranger, struct drive *drive, const char
 		.incarnation = INCARNATION,
 	};
 	expect_ok(stranger->ops->open(&stranger->context, &stranger->transport));
-	expect_ok(stranger->ops->connect(stranger->transport, address_of(addresses, transport),
-					 &stranger->link));
 	stranger->memory = (struct kvx_memory){
 		.address = zeros, .bytes = sizeof(zeros), .fd = -1, .dmabuf = -1};
 	if (stranger->ops->one_sided)
 		expect_ok(stranger->ops->attach(stranger->transport, &stranger->memory));
+}
+
+void stranger_connect(struct stranger *stranger, struct drive *drive, const char *transport,
+		      const char *addresses)
+{
+	char address[KVX_ADDRESS_MAX + 1];
+
+	open_transport(stranger, transport);
+	address_of(addresses, transport, address, sizeof(address));
+	expect_ok(stranger->ops->connect(stranger->transport, address, &stranger->link));
 	cr_assert(wait_for(stranger, drive, NULL, 0, &stranger->up), "no link over %s", transport);
+}
+
+void stranger_serve(struct stranger *stranger, const char *transport, char *address, size_t size)
+{
+	open_transport(stranger, transport);
+	stranger->serves = true;
+	snprintf(address, size, "%s:%s", transport, stranger->ops->address(stranger->transport));
+}
+
+void stranger_greet(struct stranger *stranger, struct drive *drive)
+{
+	cr_assert(wait_for(stranger, drive, NULL, 0, &stranger->up), "nobody has connected");
+	stranger_hello(stranger);
 }
 
 void stranger_close(struct stranger *stranger)
 {
 	struct drive nobody = {0};
 
-	stranger->ops->withdraw(stranger->link, &stranger->flow);
+	if (!stranger->serves) /* who serves posts nothing */
+		stranger->ops->withdraw(stranger->link, &stranger->flow);
 	stranger->ops->disconnect(stranger->link);
 	while (stranger->flow.in_flight)
 		step(stranger, &nobody);

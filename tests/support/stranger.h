@@ -12,6 +12,7 @@
 #include "support/drive.h"
 #include "transport.h"
 
+#define STRANGER_INCARNATION UINT64_C(0x57a)
 #define STRANGER_TENSORS_MAX 64u
 
 struct stranger {
@@ -23,6 +24,7 @@ struct stranger {
 	const struct kvx_transport_ops *ops;
 	struct kvx_transport *transport;
 	struct kvx_link *link;
+	bool serves; /* others connect to it */
 	bool up, down;
 	struct kvx_message heard; /* the last message but PING, HELLO and LAYOUT */
 	uint32_t heard_count;     /* of them */
@@ -39,6 +41,10 @@ struct stranger {
 void stranger_connect(struct stranger *stranger, struct drive *drive, const char *transport,
 		      const char *address);
 void stranger_close(struct stranger *stranger);
+
+/* Or waits for one that connects, at an address as an engine's, and greets it. */
+void stranger_serve(struct stranger *stranger, const char *transport, char *address, size_t size);
+void stranger_greet(struct stranger *stranger, struct drive *drive);
 
 void stranger_say(struct stranger *stranger, const struct kvx_message *message);
 void stranger_say_bytes(struct stranger *stranger, const void *bytes, uint32_t length);
