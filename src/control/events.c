@@ -271,18 +271,6 @@ static bool read_after(struct kvx_request *request, uint64_t *after)
 	return kvx_request_number(request, "after", number, 0, INT64_MAX, after);
 }
 
-static bool read_follow(struct kvx_request *request, bool *follow)
-{
-	const char *text = kvx_request_query(request, "follow");
-
-	*follow = !text || strcmp(text, "true") == 0;
-	if (*follow || strcmp(text, "false") == 0)
-		return true;
-	kvx_answer_problem(request, MHD_HTTP_BAD_REQUEST, KVX_E_INVALID,
-			   "query: follow=%.40s: must be true or false", text);
-	return false;
-}
-
 /* A number that this engine has not reached is of an engine before it: all that this one did was
  * missed, and its oldest events come first. */
 static void place(struct follower *follower, uint64_t after)
@@ -309,7 +297,7 @@ void kvx_events_follow(struct kvx_request *request)
 	uint64_t after;
 	bool follow;
 
-	if (!read_after(request, &after) || !read_follow(request, &follow))
+	if (!read_after(request, &after) || !kvx_request_flag(request, "follow", true, &follow))
 		return;
 	if (!kvx_waiting_begin(request->control)) {
 		answer_too_many(request);

@@ -40,6 +40,18 @@ bool kvx_request_number(struct kvx_request *request, const char *name, uint64_t 
 	return true;
 }
 
+bool kvx_request_flag(struct kvx_request *request, const char *name, bool initial, bool *flag)
+{
+	const char *text = kvx_request_query(request, name);
+
+	*flag = text ? strcmp(text, "true") == 0 : initial;
+	if (!text || *flag || strcmp(text, "false") == 0)
+		return true;
+	kvx_answer_problem(request, MHD_HTTP_BAD_REQUEST, KVX_E_INVALID,
+			   "query: %s=%.*s: must be true or false", name, QUOTED, text);
+	return false;
+}
+
 /* --- fields --- */
 
 static int digit_of(char c)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/handlers.h"
 #include "control/json.h"
+#include "control/listing.h"
 #include "control/objects.h"
 
 #include <arpa/inet.h>
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VIEWS 16u         /* looked at together */
 #define ADDRESS_MAX 4096u /* characters of a whole address */
 #define HOST_MAX 64u      /* characters of a host that is a number, and a zero */
 #define TAKEN_UP_MS 1000u /* until the engine lists a new one, at the most */
@@ -36,19 +36,20 @@ static bool peer_view_of(struct kvx_request *request, uint64_t id, struct kvx_pe
 	return true;
 }
 
+static bool next_peer(const struct kvx_listing *listing, uint64_t *id, json_t **entry)
+{
+	struct kvx_peer_view view;
+
+	if (kvx_engine_peers(listing->engine, *id, &view, 1) != 1)
+		return false;
+	*id = view.id;
+	*entry = kvx_json_peer(listing->engine, &view);
+	return true;
+}
+
 void kvx_serve_peers(struct kvx_request *request)
 {
-	struct kvx_peer_view views[VIEWS];
-	json_t *array = json_array();
-	uint64_t after = 0;
-	int count;
-
-	while ((count = kvx_engine_peers(request->engine, after, views, VIEWS)) > 0) {
-		for (int i = 0; i < count; i++)
-			array = kvx_json_appended(array, kvx_json_peer(request->engine, &views[i]));
-		after = views[count - 1].id;
-	}
-	kvx_json_answer(request, 200, json_pack("{so}", "peers", array));
+	kvx_listing_answer(request, "peers", next_peer, false);
 }
 
 void kvx_serve_peer(struct kvx_request *request)

@@ -55,6 +55,9 @@ const char *kvx_request_query(struct kvx_request *request, const char *name);
 bool kvx_request_number(struct kvx_request *request, const char *name, uint64_t initial,
 			uint64_t low, uint64_t high, uint64_t *number);
 
+/* Likewise true or false. */
+bool kvx_request_flag(struct kvx_request *request, const char *name, bool initial, bool *flag);
+
 enum kvx_field_kind {
 	KVX_FIELD_NUMBER, /* uint64_t */
 	KVX_FIELD_FLAG,   /* bool */

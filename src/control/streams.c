@@ -2,12 +2,12 @@
 /* Streams, and offers, which are streams that wait to be pulled. */
 #include "control/handlers.h"
 #include "control/json.h"
+#include "control/listing.h"
 #include "control/objects.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define VIEWS 16u          /* looked at together */
 #define END_WAIT_MS 10000u /* until nothing reads its blocks, unless the client says otherwise */
 #define PROGRESS_MAX (KVX_LAYERS_MAX + 1) /* the layers and the tail */
 
@@ -23,20 +23,35 @@ static struct kvx_object *own(struct kvx_request *request, uint64_t id)
 
 /* ---------------------------------------------------------------------------------- looking */
 
+static bool next_stream(const struct kvx_listing *listing, uint64_t *id, json_t **entry)
+{
+	struct kvx_objects *objects = kvx_control_objects(listing->control);
+	struct kvx_layer_view layers[PROGRESS_MAX];
+	struct kvx_stream_view view;
+	int count = 0;
+
+	do {
+		if (kvx_engine_streams(listing->engine, *id, &view, 1) != 1)
+			return false;
+		*id = view.id;
+		if (listing->progress)
+			count = kvx_engine_stream_layers(listing->engine, *id, layers,
+							 PROGRESS_MAX);
+	} while (count < 0); /* it was closed between the two */
+	json_t *json = kvx_json_stream(&view, !kvx_object_find(objects, KVX_OBJECT_STREAM, *id));
+	if (listing->progress &&
+	    json_object_set_new(json, "progress",
+				kvx_json_stream_progress(layers, (uint32_t)count))) {
+		json_decref(json);
+		json = NULL;
+	}
+	*entry = json;
+	return true;
+}
+
 void kvx_serve_streams(struct kvx_request *request)
 {
-	struct kvx_stream_view views[VIEWS];
-	json_t *array = json_array();
-	uint64_t after = 0;
-	int count;
-
-	while ((count = kvx_engine_streams(request->engine, after, views, VIEWS)) > 0) {
-		for (int i = 0; i < count; i++)
-			array = kvx_json_appended(
-				array, kvx_json_stream(&views[i], !own(request, views[i].id)));
-		after = views[count - 1].id;
-	}
-	kvx_json_answer(request, 200, json_pack("{so}", "streams", array));
+	kvx_listing_answer(request, "streams", next_stream, true);
 }
 
 static json_t *explained(const struct kvx_stream *stream)

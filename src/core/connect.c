@@ -31,8 +31,8 @@ static const struct kvx_peer *successor(const struct kvx_peer *peer)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &peer->engine->peers) {
-		const struct kvx_peer *other = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &peer->engine->peers.list) {
+		const struct kvx_peer *other = kvx_container_of(entry, struct kvx_peer, entry.list);
 		if (kvx_peer_is_up(other) && strcmp(other->info.name, peer->expected_name) == 0 &&
 		    other->info.incarnation != peer->expected)
 			return other;
@@ -122,8 +122,8 @@ int kvx_peer_for(struct kvx_engine *engine, const struct kvx_ticket *ticket, uin
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->peers) {
-		struct kvx_peer *known = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &engine->peers.list) {
+		struct kvx_peer *known = kvx_container_of(entry, struct kvx_peer, entry.list);
 		uint64_t incarnation =
 			known->info.incarnation ? known->info.incarnation : known->expected;
 		if (known->outgoing && known->state != KVX_PEER_DOWN &&

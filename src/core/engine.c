@@ -175,11 +175,11 @@ static void init_lists(struct kvx_engine *engine)
 {
 	pthread_mutex_init(&engine->lists, NULL);
 	kvx_drain_init(&engine->drain);
-	kvx_list_init(&engine->regions);
-	kvx_list_init(&engine->pools);
-	kvx_list_init(&engine->grants);
-	kvx_list_init(&engine->streams);
-	kvx_list_init(&engine->peers);
+	kvx_roster_init(&engine->regions);
+	kvx_roster_init(&engine->pools);
+	kvx_roster_init(&engine->grants);
+	kvx_roster_init(&engine->streams);
+	kvx_roster_init(&engine->peers);
 	kvx_list_init(&engine->watched);
 	kvx_list_init(&engine->holding);
 	kvx_list_init(&engine->offers);
@@ -424,8 +424,8 @@ static void end_streams(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->streams) {
-		struct kvx_stream *stream = kvx_container_of(entry, struct kvx_stream, entry);
+	kvx_list_for_each (entry, next, &engine->streams.list) {
+		struct kvx_stream *stream = kvx_container_of(entry, struct kvx_stream, entry.list);
 		kvx_stream_end(stream, KVX_E_CANCELLED, "stream: the sender closed its engine",
 			       true);
 	}
@@ -435,8 +435,8 @@ static void end_grants(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->grants) {
-		struct kvx_grant *grant = kvx_container_of(entry, struct kvx_grant, entry);
+	kvx_list_for_each (entry, next, &engine->grants.list) {
+		struct kvx_grant *grant = kvx_container_of(entry, struct kvx_grant, entry.list);
 		kvx_grant_end(grant, KVX_E_REVOKED, "grant: the receiver closed its engine");
 	}
 }
@@ -445,11 +445,11 @@ static bool hardware_may_write(const struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->streams)
-		if (kvx_stream_is_read(kvx_container_of(entry, struct kvx_stream, entry)))
+	kvx_list_for_each (entry, next, &engine->streams.list)
+		if (kvx_stream_is_read(kvx_container_of(entry, struct kvx_stream, entry.list)))
 			return true;
-	kvx_list_for_each (entry, next, &engine->grants)
-		if (!kvx_grant_is_fenced(kvx_container_of(entry, struct kvx_grant, entry)))
+	kvx_list_for_each (entry, next, &engine->grants.list)
+		if (!kvx_grant_is_fenced(kvx_container_of(entry, struct kvx_grant, entry.list)))
 			return true;
 	return false;
 }
@@ -473,20 +473,20 @@ static void free_transfers(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->streams)
-		kvx_stream_free(kvx_container_of(entry, struct kvx_stream, entry));
-	kvx_list_for_each (entry, next, &engine->grants)
-		kvx_grant_free(kvx_container_of(entry, struct kvx_grant, entry));
+	kvx_list_for_each (entry, next, &engine->streams.list)
+		kvx_stream_free(kvx_container_of(entry, struct kvx_stream, entry.list));
+	kvx_list_for_each (entry, next, &engine->grants.list)
+		kvx_grant_free(kvx_container_of(entry, struct kvx_grant, entry.list));
 }
 
 static void free_memory(struct kvx_engine *engine)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->pools)
-		kvx_pool_free(kvx_container_of(entry, struct kvx_pool, entry));
-	kvx_list_for_each (entry, next, &engine->regions)
-		kvx_region_free(kvx_container_of(entry, struct kvx_region, entry));
+	kvx_list_for_each (entry, next, &engine->pools.list)
+		kvx_pool_free(kvx_container_of(entry, struct kvx_pool, entry.list));
+	kvx_list_for_each (entry, next, &engine->regions.list)
+		kvx_region_free(kvx_container_of(entry, struct kvx_region, entry.list));
 }
 
 void kvx_engine_close(struct kvx_engine *engine)
@@ -556,12 +556,12 @@ void kvx_engine_stats(const struct kvx_engine *engine, struct kvx_stats *stats)
 
 /* --- lists --- */
 
-void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_list *list, struct kvx_list *entry,
-		       uint64_t *id)
+void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_roster *roster,
+		       struct kvx_roster *entry, uint64_t *id)
 {
 	pthread_mutex_lock(&engine->lists);
 	*id = ++engine->last_id;
-	kvx_list_append(list, entry);
+	kvx_roster_insert(roster, entry, *id);
 	pthread_mutex_unlock(&engine->lists);
 }
 
@@ -573,14 +573,14 @@ uint64_t kvx_engine_next_id(struct kvx_engine *engine)
 	return id;
 }
 
-void kvx_engine_delist(struct kvx_engine *engine, struct kvx_list *entry)
+void kvx_engine_delist(struct kvx_engine *engine, struct kvx_roster *entry)
 {
 	pthread_mutex_lock(&engine->lists);
-	kvx_list_remove(entry);
+	kvx_roster_remove(entry);
 	pthread_mutex_unlock(&engine->lists);
 }
 
-uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_list *entry,
+uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_roster *entry,
 				  const uint32_t *users)
 {
 	pthread_mutex_lock(&engine->lists);
@@ -588,7 +588,7 @@ uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_list *en
 	uint32_t count = *users;
 	pthread_mutex_unlock(&engine->lock);
 	if (!count)
-		kvx_list_remove(entry);
+		kvx_roster_remove(entry);
 	pthread_mutex_unlock(&engine->lists);
 	return count;
 }

@@ -5,6 +5,7 @@
 
 #include "base/event.h"
 #include "base/list.h"
+#include "base/roster.h"
 #include "base/submission.h"
 #include "base/timer.h"
 #include "core/device.h"
@@ -71,12 +72,11 @@ struct kvx_engine {
 	uint32_t free_first, free_count;
 
 	/* Under lists, which is held while somebody who looks copies a few entries: openers and
-	 * closers take it, the worker for peers that come and go. Entries are in the order of their
-	 * ids. */
+	 * closers take it, the worker for peers that come and go. */
 	pthread_mutex_t lists;
-	struct kvx_list regions, pools, grants, streams;
-	struct kvx_list peers; /* in both directions; the worker reads it without the lock, since it
-				  alone changes it */
+	struct kvx_roster regions, pools, grants, streams;
+	struct kvx_roster peers; /* in both directions; the worker reads it without the lock, since
+				  it alone changes it */
 	uint64_t last_id;
 	uint32_t region_count; /* ever made */
 	struct kvx_devices devices;
@@ -121,13 +121,13 @@ bool kvx_engine_reaches(const struct kvx_engine *engine, uint32_t reach,
 			const struct kvx_link *link);
 
 /* Any thread: an object with a new id goes into one of the lists; it comes out again. */
-void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_list *list, struct kvx_list *entry,
-		       uint64_t *id);
-void kvx_engine_delist(struct kvx_engine *engine, struct kvx_list *entry);
+void kvx_engine_enlist(struct kvx_engine *engine, struct kvx_roster *roster,
+		       struct kvx_roster *entry, uint64_t *id);
+void kvx_engine_delist(struct kvx_engine *engine, struct kvx_roster *entry);
 uint64_t kvx_engine_next_id(struct kvx_engine *engine);
 
 /* The same, unless it has users, which are under the engine's lock. Returns how many it has. */
-uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_list *entry,
+uint32_t kvx_engine_delist_unused(struct kvx_engine *engine, struct kvx_roster *entry,
 				  const uint32_t *users);
 
 /* Single writer, so no locked instruction is needed; readers see each figure whole. */

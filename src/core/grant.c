@@ -175,7 +175,7 @@ static int make_grant(struct kvx_pool *pool, const uint32_t *blocks, uint32_t co
 	made->token_end = options->tokens;
 	made->tail = options->tail;
 	made->senders = options->senders;
-	kvx_list_init(&made->entry);
+	kvx_roster_init(&made->entry);
 	kvx_list_init(&made->pulls);
 	made->table = malloc(count * sizeof(*blocks));
 	made->counters = calloc(layers + 1, sizeof(*made->counters));

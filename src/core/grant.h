@@ -19,7 +19,7 @@ struct kvx_counter {
 /* Made by its opener, then owned by the worker; what is constant or atomic anybody may read. */
 struct kvx_grant {
 	struct kvx_transfer transfer; /* first */
-	struct kvx_list entry;        /* in the engine, under its lock */
+	struct kvx_roster entry;      /* in the engine, under its lock */
 	struct kvx_submission submission;
 	_Atomic(uint32_t *) words;   /* to be mirrored to; set once */
 	_Atomic bool fenced, closed; /* answers to requests */

@@ -24,7 +24,7 @@ struct command {
 	struct kvx_submission submission;
 	struct kvx_engine *engine;
 	uint64_t id;
-	uint32_t ms;
+	uint32_t ms, slot;
 	int (*run)(struct command *command); /* as every call that can fail */
 	int code;
 	char text[KVX_ERROR_TEXT_MAX + 1];
@@ -42,37 +42,53 @@ static void take(struct kvx_submission *submission, uint32_t wanted)
 	kvx_engine_acknowledge(command->engine, &command->done);
 }
 
-static int run_on_worker(struct kvx_engine *engine, int (*run)(struct command *command),
-			 uint64_t id, uint32_t ms)
+static int run_on_worker(struct kvx_engine *engine, struct command *command)
 {
-	struct command command = {
-		.submission.take = take, .engine = engine, .run = run, .id = id, .ms = ms};
+	command->submission.take = take;
+	command->engine = engine;
+	kvx_engine_request(engine, &command->submission, 1, &command->done);
+	return command->code ? kvx_fail(command->code, "%s", command->text) : 0;
+}
 
-	kvx_engine_request(engine, &command.submission, 1, &command.done);
-	return command.code ? kvx_fail(command.code, "%s", command.text) : 0;
+static int fail_unknown(uint64_t grant)
+{
+	return kvx_fail(KVX_E_INVALID, "grant %" PRIu64 ": there is none of that id", grant);
 }
 
 /* A grant that the worker knows cannot go away while it works. */
 static int revoke(struct command *command)
 {
-	for (uint32_t slot = 0; slot < KVX_GRANTS_MAX; slot++) {
-		struct kvx_grant *grant =
-			atomic_load_explicit(&command->engine->slots[slot], memory_order_acquire);
-		if (!grant || grant->transfer.id != command->id)
-			continue;
-		atomic_store_explicit(&grant->drain_ms, command->ms, memory_order_relaxed);
-		kvx_grant_end(grant, KVX_E_REVOKED, "grant: it was revoked by id");
-		return 0;
-	}
-	return kvx_fail(KVX_E_INVALID, "grant %" PRIu64 ": there is none of that id", command->id);
+	struct kvx_grant *grant =
+		atomic_load_explicit(&command->engine->slots[command->slot], memory_order_acquire);
+
+	if (!grant || grant->transfer.id != command->id)
+		return fail_unknown(command->id); /* it was closed in the meantime */
+	atomic_store_explicit(&grant->drain_ms, command->ms, memory_order_relaxed);
+	kvx_grant_end(grant, KVX_E_REVOKED, "grant: it was revoked by id");
+	return 0;
+}
+
+/* Looked up here, so that the worker has no table to search. */
+static bool find_slot(struct kvx_engine *engine, uint64_t grant, uint32_t *slot)
+{
+	pthread_mutex_lock(&engine->lists);
+	const struct kvx_roster *entry = kvx_roster_find(&engine->grants, grant);
+	if (entry)
+		*slot = kvx_container_of(entry, struct kvx_grant, entry)->slot;
+	pthread_mutex_unlock(&engine->lists);
+	return entry;
 }
 
 int kvx_engine_revoke(struct kvx_engine *engine, uint64_t grant, uint32_t drain_ms)
 {
+	struct command command = {.run = revoke, .id = grant, .ms = drain_ms};
+
 	if (drain_ms > KVX_TIMEOUT_MAX_MS)
 		return kvx_fail(KVX_E_INVALID, "grant: a time-out of %u ms is longer than %u",
 				drain_ms, KVX_TIMEOUT_MAX_MS);
-	return run_on_worker(engine, revoke, grant, drain_ms);
+	if (!find_slot(engine, grant, &command.slot))
+		return fail_unknown(grant);
+	return run_on_worker(engine, &command);
 }
 
 /* Those that have ended are not in the worker's table any more; whether there is one of that id
@@ -93,18 +109,19 @@ static int cancel(struct command *command)
 
 int kvx_engine_cancel(struct kvx_engine *engine, uint64_t stream)
 {
+	struct command command = {.run = cancel, .id = stream};
 	struct kvx_layer_view layer;
 	int count = kvx_engine_stream_layers(engine, stream, &layer, 1);
 
-	return count < 0 ? count : run_on_worker(engine, cancel, stream, 0);
+	return count < 0 ? count : run_on_worker(engine, &command);
 }
 
 static int forget(struct command *command)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &command->engine->peers) {
-		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &command->engine->peers.list) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry.list);
 		if (peer->id != command->id)
 			continue;
 		if (peer->link)
@@ -118,7 +135,7 @@ static int forget(struct command *command)
 
 int kvx_engine_forget(struct kvx_engine *engine, uint64_t peer)
 {
-	return run_on_worker(engine, forget, peer, 0);
+	return run_on_worker(engine, &(struct command){.run = forget, .id = peer});
 }
 
 static int drain(struct command *command)
@@ -131,7 +148,7 @@ int kvx_engine_drain(struct kvx_engine *engine, uint32_t deadline_ms)
 	if (!deadline_ms || deadline_ms > KVX_TIMEOUT_MAX_MS)
 		return kvx_fail(KVX_E_INVALID, "drain: a deadline of %u ms: must be 1 to %u",
 				deadline_ms, KVX_TIMEOUT_MAX_MS);
-	return run_on_worker(engine, drain, 0, deadline_ms);
+	return run_on_worker(engine, &(struct command){.run = drain, .ms = deadline_ms});
 }
 
 static int resume(struct command *command)
@@ -142,7 +159,7 @@ static int resume(struct command *command)
 
 int kvx_engine_resume(struct kvx_engine *engine)
 {
-	return run_on_worker(engine, resume, 0, 0);
+	return run_on_worker(engine, &(struct command){.run = resume});
 }
 
 /* --- the engine --- */
@@ -281,10 +298,10 @@ static void count_regions(struct kvx_engine *engine, struct kvx_metrics *metrics
 	struct kvx_list *entry, *next;
 
 	pthread_mutex_lock(&engine->lists);
-	kvx_list_for_each (entry, next, &engine->regions) {
+	kvx_list_for_each (entry, next, &engine->regions.list) {
 		metrics->regions++;
 		metrics->registered_bytes +=
-			kvx_container_of(entry, struct kvx_region, entry)->memory.bytes;
+			kvx_container_of(entry, struct kvx_region, entry.list)->memory.bytes;
 	}
 	pthread_mutex_unlock(&engine->lists);
 }
@@ -294,8 +311,8 @@ static void count_peers(struct kvx_engine *engine, struct kvx_metrics *metrics)
 	struct kvx_list *entry, *next;
 
 	pthread_mutex_lock(&engine->lists);
-	kvx_list_for_each (entry, next, &engine->peers) {
-		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &engine->peers.list) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry.list);
 		int state = atomic_load_explicit(&peer->state, memory_order_relaxed);
 		metrics->peers_up += state == KVX_PEER_UP;
 		metrics->peers_connecting += state == KVX_PEER_CONNECTING;
@@ -308,8 +325,9 @@ static void count_offers(struct kvx_engine *engine, struct kvx_metrics *metrics)
 	struct kvx_list *entry, *next;
 
 	pthread_mutex_lock(&engine->lists);
-	kvx_list_for_each (entry, next, &engine->streams) {
-		const struct kvx_stream *stream = kvx_container_of(entry, struct kvx_stream, entry);
+	kvx_list_for_each (entry, next, &engine->streams.list) {
+		const struct kvx_stream *stream =
+			kvx_container_of(entry, struct kvx_stream, entry.list);
 		metrics->offers_open += stream->offer && !kvx_transfer_ended(&stream->transfer);
 	}
 	pthread_mutex_unlock(&engine->lists);

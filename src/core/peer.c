@@ -33,7 +33,7 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 	peer->info.transport = "";
 	pthread_mutex_init(&peer->mutex, NULL);
 	kvx_event_init(&peer->event);
-	kvx_list_init(&peer->entry);
+	kvx_roster_init(&peer->entry);
 	kvx_list_init(&peer->streams);
 	kvx_list_init(&peer->active);
 	kvx_list_init(&peer->feeds);
@@ -48,13 +48,9 @@ struct kvx_peer *kvx_peer_new(struct kvx_engine *engine, bool outgoing)
 void kvx_peer_enlist(struct kvx_peer *peer)
 {
 	struct kvx_engine *engine = peer->engine;
-	struct kvx_list *after = engine->peers.previous;
 
 	pthread_mutex_lock(&engine->lists);
-	while (after != &engine->peers &&
-	       kvx_container_of(after, struct kvx_peer, entry)->id > peer->id)
-		after = after->previous;
-	kvx_list_append(after->next, &peer->entry);
+	kvx_roster_insert(&engine->peers, &peer->entry, peer->id);
 	pthread_mutex_unlock(&engine->lists);
 }
 
@@ -242,8 +238,8 @@ static void forgive(struct kvx_engine *engine, int64_t stopped_ns)
 {
 	struct kvx_list *entry, *next;
 
-	kvx_list_for_each (entry, next, &engine->peers) {
-		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &engine->peers.list) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry.list);
 		kvx_figure_add(peer->heard_ns, stopped_ns);
 		if (peer->heard_ns > engine->now_ns)
 			kvx_peer_heard(peer);
@@ -286,8 +282,8 @@ int kvx_peers_tick(struct kvx_engine *engine)
 	 * again. */
 	if (since_ns > 8 * engine->beat_ns)
 		forgive(engine, since_ns - 2 * engine->beat_ns);
-	kvx_list_for_each (entry, next, &engine->peers)
-		done += beat(kvx_container_of(entry, struct kvx_peer, entry), heartbeat_ns);
+	kvx_list_for_each (entry, next, &engine->peers.list)
+		done += beat(kvx_container_of(entry, struct kvx_peer, entry.list), heartbeat_ns);
 	return done;
 }
 
@@ -337,8 +333,8 @@ int kvx_peers_reap(struct kvx_engine *engine)
 	struct kvx_list *entry, *next;
 	int done = disconnect_refused(engine);
 
-	kvx_list_for_each (entry, next, &engine->peers) {
-		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &engine->peers.list) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry.list);
 		if (peer->condemned) {
 			disconnect(peer);
 			done++;
@@ -356,9 +352,9 @@ int kvx_peers_reap(struct kvx_engine *engine)
 void kvx_peers_finish(struct kvx_engine *engine)
 {
 	disconnect_refused(engine);
-	while (!kvx_list_empty(&engine->peers)) {
+	while (!kvx_list_empty(&engine->peers.list)) {
 		struct kvx_peer *peer =
-			kvx_container_of(engine->peers.next, struct kvx_peer, entry);
+			kvx_container_of(engine->peers.list.next, struct kvx_peer, entry.list);
 		say_bye(peer, "it closed its engine");
 		disconnect(peer);
 		forget(peer);

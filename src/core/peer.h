@@ -34,7 +34,7 @@ struct kvx_rail_arrival {
 /* Owner: the worker, but for what says otherwise. */
 struct kvx_peer {
 	struct kvx_engine *engine;
-	struct kvx_list entry; /* in engine->peers */
+	struct kvx_roster entry; /* in engine->peers */
 	uint64_t id;
 	bool outgoing;
 

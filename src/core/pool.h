@@ -9,7 +9,7 @@
 /* Constant after it opened, but for what is under the engine's lock or atomic. */
 struct kvx_pool {
 	struct kvx_engine *engine;
-	struct kvx_list entry;
+	struct kvx_roster entry;
 	uint64_t id;
 	struct kvx_geometry geometry; /* complete */
 	struct kvx_shape shape;

@@ -254,10 +254,10 @@ static int add(struct kvx_region *region)
 	int error = 0;
 
 	region->submission.take = take;
-	kvx_list_init(&region->entry);
+	kvx_roster_init(&region->entry);
 	pthread_mutex_lock(&engine->lists);
-	kvx_list_for_each (entry, next, &engine->regions) {
-		struct kvx_region *other = kvx_container_of(entry, struct kvx_region, entry);
+	kvx_list_for_each (entry, next, &engine->regions.list) {
+		struct kvx_region *other = kvx_container_of(entry, struct kvx_region, entry.list);
 		if (overlaps(other, region->memory.address, region->memory.bytes))
 			error = kvx_fail(
 				KVX_E_INVALID,
@@ -270,7 +270,7 @@ static int add(struct kvx_region *region)
 	if (!error) {
 		region->memory.index = engine->region_count++;
 		region->id = ++engine->last_id;
-		kvx_list_append(&engine->regions, &region->entry);
+		kvx_roster_insert(&engine->regions, &region->entry, region->id);
 	}
 	pthread_mutex_unlock(&engine->lists);
 	if (error)

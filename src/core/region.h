@@ -7,7 +7,7 @@
 /* Owner: whoever registered it; `users` is under the engine's lock. */
 struct kvx_region {
 	struct kvx_engine *engine;
-	struct kvx_list entry;
+	struct kvx_roster entry;
 	uint64_t id;
 	struct kvx_memory memory;
 	uint32_t reach;        /* transports that move it; constant once it is listed */

@@ -163,7 +163,7 @@ int kvx_stream_new(struct kvx_pool *pool, const struct kvx_stream_options *optio
 	made->chunk_tokens = options->chunk_tokens;
 	made->tail = options->tail;
 	made->tokens = tokens;
-	kvx_list_init(&made->entry);
+	kvx_roster_init(&made->entry);
 	kvx_list_init(&made->peer_entry);
 	kvx_list_init(&made->active_entry);
 	kvx_list_init(&made->watch_entry);

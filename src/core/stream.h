@@ -25,7 +25,7 @@ struct kvx_posted {
 /* Made by its opener, then owned by the worker; what is constant or atomic anybody may use. */
 struct kvx_stream {
 	struct kvx_transfer transfer; /* first */
-	struct kvx_list entry;        /* in the engine, under its lock */
+	struct kvx_roster entry;      /* in the engine, under its lock */
 	struct kvx_submission submission;
 	_Atomic bool cancelled, closed; /* answers to requests */
 

@@ -16,32 +16,27 @@
 
 #define PART_MAX 16u /* copied while the lists are locked once: a few microseconds */
 
-/* Writes the view of an entry; its id, to find it by. */
+/* Writes the view of an entry. */
 struct sort {
-	uint64_t (*id)(const struct kvx_list *entry);
-	void (*view)(const struct kvx_list *entry, void *view);
+	void (*view)(const struct kvx_roster *entry, void *view);
 	size_t view_bytes;
 };
 
-static uint32_t copy_part(struct kvx_engine *engine, struct kvx_list *list, const struct sort *sort,
-			  uint64_t after, void *views, uint32_t capacity)
+static uint32_t copy_part(struct kvx_engine *engine, const struct kvx_roster *roster,
+			  const struct sort *sort, uint64_t after, void *views, uint32_t capacity)
 {
-	struct kvx_list *entry, *next;
 	uint32_t count = 0;
 
 	pthread_mutex_lock(&engine->lists);
-	kvx_list_for_each (entry, next, list) {
-		if (count == capacity)
-			break;
-		if (sort->id(entry) > after)
-			sort->view(entry, (char *)views + count++ * sort->view_bytes);
-	}
+	const struct kvx_roster *entry = kvx_roster_after(roster, after);
+	for (; entry && count < capacity; entry = kvx_roster_next(roster, entry))
+		sort->view(entry, (char *)views + count++ * sort->view_bytes);
 	pthread_mutex_unlock(&engine->lists);
 	return count;
 }
 
 /* All views begin with their ids. */
-static int copy(struct kvx_engine *engine, struct kvx_list *list, const struct sort *sort,
+static int copy(struct kvx_engine *engine, const struct kvx_roster *roster, const struct sort *sort,
 		uint64_t after, void *views, uint32_t capacity)
 {
 	uint32_t count = 0, some;
@@ -51,7 +46,7 @@ static int copy(struct kvx_engine *engine, struct kvx_list *list, const struct s
 	do {
 		char *next = (char *)views + count * sort->view_bytes;
 		uint32_t most = capacity - count < PART_MAX ? capacity - count : PART_MAX;
-		some = copy_part(engine, list, sort, after, next, most);
+		some = copy_part(engine, roster, sort, after, next, most);
 		count += some;
 		if (some)
 			after = *(const uint64_t *)(next + (some - 1) * sort->view_bytes);
@@ -61,14 +56,9 @@ static int copy(struct kvx_engine *engine, struct kvx_list *list, const struct s
 
 /* --- regions and pools --- */
 
-static const struct kvx_region *region_of(const struct kvx_list *entry)
+static const struct kvx_region *region_of(const struct kvx_roster *entry)
 {
 	return kvx_container_of(entry, struct kvx_region, entry);
-}
-
-static uint64_t region_id(const struct kvx_list *entry)
-{
-	return region_of(entry)->id;
 }
 
 static uint32_t read_users(struct kvx_engine *engine, const uint32_t *users)
@@ -103,7 +93,7 @@ static const char *kind_of(const struct kvx_region *region)
 	return region->allocated ? "shared" : "host";
 }
 
-static void view_region(const struct kvx_list *entry, void *to)
+static void view_region(const struct kvx_roster *entry, void *to)
 {
 	const struct kvx_region *region = region_of(entry);
 	struct kvx_region_view *view = to;
@@ -130,19 +120,14 @@ static void view_region(const struct kvx_list *entry, void *to)
 int kvx_engine_regions(struct kvx_engine *engine, uint64_t after, struct kvx_region_view *views,
 		       uint32_t capacity)
 {
-	static const struct sort sort = {region_id, view_region, sizeof(*views)};
+	static const struct sort sort = {view_region, sizeof(*views)};
 
 	return copy(engine, &engine->regions, &sort, after, views, capacity);
 }
 
-static const struct kvx_pool *pool_of(const struct kvx_list *entry)
+static const struct kvx_pool *pool_of(const struct kvx_roster *entry)
 {
 	return kvx_container_of(entry, struct kvx_pool, entry);
-}
-
-static uint64_t pool_id(const struct kvx_list *entry)
-{
-	return pool_of(entry)->id;
 }
 
 static uint32_t granted_blocks(const struct kvx_pool *pool)
@@ -155,7 +140,7 @@ static uint32_t granted_blocks(const struct kvx_pool *pool)
 	return count;
 }
 
-static void view_pool(const struct kvx_list *entry, void *to)
+static void view_pool(const struct kvx_roster *entry, void *to)
 {
 	const struct kvx_pool *pool = pool_of(entry);
 	struct kvx_pool_view *view = to;
@@ -175,24 +160,19 @@ static void view_pool(const struct kvx_list *entry, void *to)
 int kvx_engine_pools(struct kvx_engine *engine, uint64_t after, struct kvx_pool_view *views,
 		     uint32_t capacity)
 {
-	static const struct sort sort = {pool_id, view_pool, sizeof(*views)};
+	static const struct sort sort = {view_pool, sizeof(*views)};
 
 	return copy(engine, &engine->pools, &sort, after, views, capacity);
 }
 
 /* --- peers --- */
 
-static struct kvx_peer *peer_of(const struct kvx_list *entry)
+static struct kvx_peer *peer_of(const struct kvx_roster *entry)
 {
 	return kvx_container_of(entry, struct kvx_peer, entry);
 }
 
-static uint64_t peer_id(const struct kvx_list *entry)
-{
-	return peer_of(entry)->id;
-}
-
-static void view_peer(const struct kvx_list *entry, void *to)
+static void view_peer(const struct kvx_roster *entry, void *to)
 {
 	struct kvx_peer *peer = peer_of(entry);
 	struct kvx_peer_view *view = to;
@@ -216,7 +196,7 @@ static void view_peer(const struct kvx_list *entry, void *to)
 int kvx_engine_peers(struct kvx_engine *engine, uint64_t after, struct kvx_peer_view *views,
 		     uint32_t capacity)
 {
-	static const struct sort sort = {peer_id, view_peer, sizeof(*views)};
+	static const struct sort sort = {view_peer, sizeof(*views)};
 
 	return copy(engine, &engine->peers, &sort, after, views, capacity);
 }
@@ -246,25 +226,13 @@ static int fail_unknown(const char *what, uint64_t id)
 			(unsigned long long)id);
 }
 
-/* The entry of that id; the lists are locked. NULL: there is none. */
-static struct kvx_list *find(struct kvx_list *list, uint64_t (*id_of)(const struct kvx_list *entry),
-			     uint64_t id)
-{
-	struct kvx_list *entry, *next;
-
-	kvx_list_for_each (entry, next, list)
-		if (id_of(entry) == id)
-			return entry;
-	return NULL;
-}
-
 int kvx_engine_rails(struct kvx_engine *engine, uint64_t peer, struct kvx_rail_view *views,
 		     uint32_t capacity)
 {
 	int count = -1;
 
 	pthread_mutex_lock(&engine->lists);
-	struct kvx_list *entry = find(&engine->peers, peer_id, peer);
+	struct kvx_roster *entry = kvx_roster_find(&engine->peers, peer);
 	if (entry)
 		count = (int)view_rails(peer_of(entry), views, capacity);
 	pthread_mutex_unlock(&engine->lists);
@@ -273,14 +241,9 @@ int kvx_engine_rails(struct kvx_engine *engine, uint64_t peer, struct kvx_rail_v
 
 /* --- grants and streams --- */
 
-static struct kvx_grant *grant_of(const struct kvx_list *entry)
+static struct kvx_grant *grant_of(const struct kvx_roster *entry)
 {
 	return kvx_container_of(entry, struct kvx_grant, entry);
-}
-
-static uint64_t grant_id(const struct kvx_list *entry)
-{
-	return grant_of(entry)->transfer.id;
 }
 
 static uint64_t since_ms(int64_t from_ns, int64_t to_ns)
@@ -322,7 +285,7 @@ static uint32_t layers_done(const struct kvx_transfer *transfer)
 	return done > tail ? done - tail : 0;
 }
 
-static void view_grant(const struct kvx_list *entry, void *to)
+static void view_grant(const struct kvx_roster *entry, void *to)
 {
 	const struct kvx_grant *grant = grant_of(entry);
 	struct kvx_engine *engine = grant->transfer.engine;
@@ -360,19 +323,14 @@ static void view_grant(const struct kvx_list *entry, void *to)
 int kvx_engine_grants(struct kvx_engine *engine, uint64_t after, struct kvx_grant_view *views,
 		      uint32_t capacity)
 {
-	static const struct sort sort = {grant_id, view_grant, sizeof(*views)};
+	static const struct sort sort = {view_grant, sizeof(*views)};
 
 	return copy(engine, &engine->grants, &sort, after, views, capacity);
 }
 
-static struct kvx_stream *stream_of(const struct kvx_list *entry)
+static struct kvx_stream *stream_of(const struct kvx_roster *entry)
 {
 	return kvx_container_of(entry, struct kvx_stream, entry);
-}
-
-static uint64_t stream_id(const struct kvx_list *entry)
-{
-	return stream_of(entry)->transfer.id;
 }
 
 static bool is_ready(const struct kvx_stream *stream, uint32_t index)
@@ -381,7 +339,7 @@ static bool is_ready(const struct kvx_stream *stream, uint32_t index)
 	       UINT32_MAX;
 }
 
-static void view_stream(const struct kvx_list *entry, void *to)
+static void view_stream(const struct kvx_roster *entry, void *to)
 {
 	const struct kvx_stream *stream = stream_of(entry);
 	struct kvx_engine *engine = stream->transfer.engine;
@@ -417,7 +375,7 @@ static void view_stream(const struct kvx_list *entry, void *to)
 int kvx_engine_streams(struct kvx_engine *engine, uint64_t after, struct kvx_stream_view *views,
 		       uint32_t capacity)
 {
-	static const struct sort sort = {stream_id, view_stream, sizeof(*views)};
+	static const struct sort sort = {view_stream, sizeof(*views)};
 
 	return copy(engine, &engine->streams, &sort, after, views, capacity);
 }
@@ -458,7 +416,7 @@ int kvx_engine_grant_layers(struct kvx_engine *engine, uint64_t id, struct kvx_l
 	int count = -1;
 
 	pthread_mutex_lock(&engine->lists);
-	struct kvx_list *entry = find(&engine->grants, grant_id, id);
+	struct kvx_roster *entry = kvx_roster_find(&engine->grants, id);
 	if (entry)
 		count = view_grant_layers(grant_of(entry), views, capacity);
 	pthread_mutex_unlock(&engine->lists);
@@ -485,7 +443,7 @@ int kvx_engine_stream_layers(struct kvx_engine *engine, uint64_t id, struct kvx_
 	int count = -1;
 
 	pthread_mutex_lock(&engine->lists);
-	struct kvx_list *entry = find(&engine->streams, stream_id, id);
+	struct kvx_roster *entry = kvx_roster_find(&engine->streams, id);
 	if (entry)
 		count = view_stream_layers(stream_of(entry), views, capacity);
 	pthread_mutex_unlock(&engine->lists);
@@ -497,7 +455,7 @@ int kvx_engine_stream_layers(struct kvx_engine *engine, uint64_t id, struct kvx_
 int kvx_pool_hold(struct kvx_engine *engine, uint64_t id, struct kvx_pool **pool)
 {
 	pthread_mutex_lock(&engine->lists);
-	struct kvx_list *entry = find(&engine->pools, pool_id, id);
+	struct kvx_roster *entry = kvx_roster_find(&engine->pools, id);
 	struct kvx_pool *found = entry ? kvx_container_of(entry, struct kvx_pool, entry) : NULL;
 	if (found)
 		kvx_pool_use(found, 1);
@@ -517,7 +475,7 @@ void kvx_pool_release(struct kvx_pool *pool)
 int kvx_region_hold(struct kvx_engine *engine, uint64_t id, struct kvx_region **region)
 {
 	pthread_mutex_lock(&engine->lists);
-	struct kvx_list *entry = find(&engine->regions, region_id, id);
+	struct kvx_roster *entry = kvx_roster_find(&engine->regions, id);
 	struct kvx_region *found = entry ? kvx_container_of(entry, struct kvx_region, entry) : NULL;
 	kvx_region_use(found, 1);
 	pthread_mutex_unlock(&engine->lists);

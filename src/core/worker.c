@@ -45,8 +45,8 @@ static int post_slices(struct kvx_engine *engine)
 	int posted = 0;
 
 	engine->lifts_wait = false;
-	kvx_list_for_each (entry, next, &engine->peers) {
-		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry);
+	kvx_list_for_each (entry, next, &engine->peers.list) {
+		struct kvx_peer *peer = kvx_container_of(entry, struct kvx_peer, entry.list);
 		if (peer->rails && !peer->condemned)
 			posted += kvx_peer_post(peer);
 	}
