@@ -18,6 +18,8 @@
 /* Those that are told apart, and "other". */
 #define PORTS_MAX (KVX_PORTS_MAX + 1)
 
+#define VIEWS 16u /* peers looked at together */
+
 /* All figures, read once: what is written of them agrees with itself, whatever happens meanwhile.
  */
 struct figures {
@@ -25,6 +27,7 @@ struct figures {
 	struct kvx_metrics metrics;
 	struct kvx_drain_view drain;
 	uint64_t uptime_ms;
+	uint64_t rails_up, rails_down; /* of peers that are up */
 	uint32_t port_count;
 	struct kvx_port_view ports[PORTS_MAX];
 };
@@ -255,8 +258,9 @@ static void write_transfers(const struct page *page, const struct kvx_metrics *m
 		     metrics->offers_open);
 }
 
-static void write_peers(const struct page *page, const struct kvx_metrics *metrics)
+static void write_peers(const struct page *page, const struct figures *figures)
 {
+	const struct kvx_metrics *metrics = &figures->metrics;
 	const struct kvx_stats *stats = &metrics->stats;
 
 	begin_family(page, GAUGE, "kvxfer_peers", "", "Connections with peers, by state.");
@@ -265,6 +269,9 @@ static void write_peers(const struct page *page, const struct kvx_metrics *metri
 		metrics->peers_connecting);
 	write_number(page, COUNTER, "kvxfer_peers_lost", "",
 		     "Connections with peers that have ended.", stats->peers_lost);
+	begin_family(page, GAUGE, "kvxfer_rails", "", "Rails of peers that are up, by state.");
+	fprintf(page->out, "kvxfer_rails{state=\"up\"} %" PRIu64 "\n", figures->rails_up);
+	fprintf(page->out, "kvxfer_rails{state=\"down\"} %" PRIu64 "\n", figures->rails_down);
 	write_number(page, COUNTER, "kvxfer_rails_lost", "", "Rails that went down.",
 		     stats->rails_lost);
 	write_number(page, COUNTER, "kvxfer_rails_back", "", "Rails that came up again.",
@@ -331,11 +338,31 @@ static void write_engine(const struct page *page, const struct figures *figures)
 
 /* --- a request --- */
 
+/* Rails of a peer that has gone are not down for a time: there are none any more. */
+static void count_rails(struct kvx_engine *engine, struct figures *figures)
+{
+	struct kvx_peer_view views[VIEWS];
+	uint64_t after = 0;
+	int count;
+
+	while ((count = kvx_engine_peers(engine, after, views, VIEWS)) > 0) {
+		for (int i = 0; i < count; i++) {
+			uint32_t all = views[i].rails, up = views[i].info.rails;
+			if (views[i].info.state != KVX_PEER_UP)
+				continue;
+			figures->rails_up += up;
+			figures->rails_down += all > up ? all - up : 0;
+		}
+		after = views[count - 1].id;
+	}
+}
+
 static void read_figures(struct kvx_engine *engine, struct figures *figures)
 {
 	figures->engine = engine;
 	kvx_engine_metrics(engine, &figures->metrics);
 	kvx_engine_drain_state(engine, &figures->drain);
+	count_rails(engine, figures);
 	figures->uptime_ms = kvx_engine_uptime_ms(engine);
 	while (figures->port_count < PORTS_MAX &&
 	       kvx_engine_port(engine, figures->port_count, &figures->ports[figures->port_count]) ==
@@ -350,7 +377,7 @@ static void write_page(const struct page *page, const struct figures *figures)
 	write_units(page, &figures->metrics.stats);
 	write_transfers(page, &figures->metrics);
 	write_times(page, &figures->metrics);
-	write_peers(page, &figures->metrics);
+	write_peers(page, figures);
 	write_memory(page, &figures->metrics);
 	write_drain(page, &figures->drain);
 	if (page->openmetrics)

@@ -122,11 +122,11 @@ static void link_down(void *engine, struct kvx_link *link, int code, const char 
 		kvx_peer_condemn(peer, code, text);
 }
 
+/* The figures first: who sees the event finds them as it tells. */
 static void note_rail(struct kvx_peer *peer, uint32_t index, bool up, const char *text)
 {
 	struct kvx_engine *engine = peer->engine;
 
-	kvx_journal_peer(peer, up ? KVX_EVENT_RAIL_UP : KVX_EVENT_RAIL_DOWN, index, 0, text);
 	if (up) {
 		kvx_figure_add(engine->figures.rails_back, 1);
 		KVX_TRACE(rail_up, peer->id, index);
@@ -134,12 +134,13 @@ static void note_rail(struct kvx_peer *peer, uint32_t index, bool up, const char
 		kvx_count(engine, rails_lost, 1);
 		KVX_TRACE(rail_down, peer->id, index);
 	}
-	if (!peer->figures)
-		return;
-	struct kvx_rail_figures *rail = &peer->figures[index];
-	__atomic_store_n(&rail->up, up, __ATOMIC_RELAXED);
-	kvx_figure_add(rail->failures, !up);
-	kvx_figure_add(rail->port->failures, !up);
+	if (peer->figures) {
+		struct kvx_rail_figures *rail = &peer->figures[index];
+		__atomic_store_n(&rail->up, up, __ATOMIC_RELAXED);
+		kvx_figure_add(rail->failures, !up);
+		kvx_figure_add(rail->port->failures, !up);
+	}
+	kvx_journal_peer(peer, up ? KVX_EVENT_RAIL_UP : KVX_EVENT_RAIL_DOWN, index, 0, text);
 }
 
 static void rail_changed(void *context, struct kvx_link *link, uint32_t index, bool up,

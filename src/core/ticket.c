@@ -40,9 +40,12 @@ static void get_table(struct kvx_reader *reader, uint32_t *table, uint32_t count
 	for (uint32_t i = 0; i < count && !reader->failed;) {
 		uint64_t zigzag = kvx_get_varint(reader);
 		uint64_t more = kvx_get_varint(reader);
+		if (zigzag > UINT64_C(1) << 34 || more >= count - i) {
+			reader->failed = true;
+			return;
+		}
 		int64_t first = expected + (int64_t)(zigzag >> 1 ^ -(zigzag & 1));
-		if (zigzag > UINT64_C(1) << 34 || more >= count - i || first < 0 ||
-		    first + (int64_t)more > UINT32_MAX) {
+		if (first < 0 || first + (int64_t)more > UINT32_MAX) {
 			reader->failed = true;
 			return;
 		}

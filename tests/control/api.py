@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API of the control socket, by itself: what it tells, what it refuses, and that
 docs/openapi.json describes it."""
+import contextlib
 import json
 import os
 import random
@@ -376,6 +377,28 @@ def a_limit_is_told_as_one():
 
 
 @tap.case
+def so_many_checksums_are_computed_at_once_and_the_next_is_told():
+    """A block may be named again and again, so that each takes a while."""
+    body = {"blocks": [0] * 50000}
+    with hosts("one") as [one], contextlib.ExitStack() as stack:
+        path = f"/v1/pools/{one.pools[0]}/checksum"
+        clients = [stack.enter_context(one.client()) for _ in range(6)]
+        for _ in range(20):  # a machine that does other things may be done with some before
+            for client in clients:
+                client.send("POST", path, body)
+            answers = [client.answer() for client in clients]
+            refused = [answer for answer in answers if answer.status != 200]
+            assert len({tuple(answer.json["checksums"]) for answer in answers
+                        if answer.status == 200}) == 1, answers  # fmt: skip
+            if refused:
+                break
+        assert refused, "six at once were computed"
+        for answer in refused:
+            answer.expect_problem(429, "KVX_E_LIMIT", "4 are being computed", "ask again")
+        one.post(path, {"blocks": [0]}, status=200)
+
+
+@tap.case
 def what_only_the_program_may_do_is_refused():
     with hosts("one") as [one]:
         number = one.do("grant", one.pools[0], 8, 2, LEASE_MS)["grant"]
@@ -530,14 +553,29 @@ def peers_are_connected_looked_at_and_forgotten():
             assert near.ask("DELETE", path).status in (204, 404)
 
 
+def expect_dropped(host, path):
+    """Nothing tells when a peer that is down is dropped."""
+    control.until(lambda: host.ask("GET", path).status == 404)
+
+
 @tap.case
 def a_peer_that_cannot_be_reached_is_down_and_says_why():
+    with hosts("one") as [one]:
+        made = one.post("/v1/peers", {"address": "tcp:127.0.0.1:1"})
+        path = f"/v1/peers/{made['id']}"
+        peer = one.get(f"{path}?wait_ms=600000")  # longer than this client waits
+        assert peer["state"] == "down" and peer["id"] == made["id"], peer
+        assert "127.0.0.1:1" in peer["why"] and "refused" in peer["why"].lower(), peer
+        assert peer["rails"] == [] and peer["address"] == "tcp:127.0.0.1:1", peer
+        one.delete(path, 204)
+        expect_dropped(one, path)
+
+
+@tap.case
+def a_peer_that_is_down_is_dropped_by_itself():
     with hosts("one", options=["control_retain_ms=0"]) as [one]:
         made = one.post("/v1/peers", {"address": "tcp:127.0.0.1:1"})
-        answer = one.ask("GET", f"/v1/peers/{made['id']}?wait_ms=60000")
-        if answer.status == 200:
-            peer = answer.json
-            assert peer["state"] == "down" and "127.0.0.1:1" in peer["why"], peer
+        expect_dropped(one, f"/v1/peers/{made['id']}")
 
 
 @tap.case

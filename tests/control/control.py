@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 import tap
 
@@ -273,6 +274,15 @@ class Client:
         self.close()
 
 
+def until(what, limit_s=60):
+    """Asks again until it is so: for what the server does when it comes to it."""
+    end = time.monotonic() + limit_s
+    while not (found := what()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+    return found
+
+
 class Events:
     """A follower of /v1/events: iterating yields (id or None, event's name, data); comments are
     counted."""
@@ -285,6 +295,7 @@ class Events:
         kind = self.response.headers["Content-Type"]
         assert kind == "text/event-stream", kind
         self.comments = 0
+        self.deadline = None
 
     def __iter__(self):
         fields = {}
@@ -295,6 +306,8 @@ class Events:
             line = line.decode().rstrip("\n")
             if line.startswith(":"):
                 self.comments += 1
+                late = self.deadline and time.monotonic() > self.deadline
+                assert not late, "nothing came but comments"
             elif line:
                 name, _, value = line.partition(":")
                 fields[name] = value.removeprefix(" ")
@@ -306,9 +319,11 @@ class Events:
     def until(self, name):
         """The events up to and with the first of that name."""
         found = []
+        self.deadline = time.monotonic() + ANSWER_S
         for event in self:
             found.append(event)
             if event[1] == name:
+                self.deadline = None
                 return found
         raise AssertionError(f"no {name} among {found}")
 

@@ -248,6 +248,48 @@ def a_request_has_a_tail_and_tokens():
 
 
 @tap.case
+def a_request_comes_in_chunks_and_its_tail_last():
+    """Tails lie in the pools, where layer 0 has its first plane."""
+    with control.hosts("from", "to") as (sender, receiver):
+        pool = receiver.pools[0]
+        sums = told(receiver, "checksum", pool, "56-59")["checksums"]
+        ticket = ctl(receiver, "grants", "open", pool, "0-3", "--ticket",
+                     "--tail", f"{receiver.regions[0]}:{56 * 1024}:4096")  # fmt: skip
+        (row,) = rows(ctl(receiver, "grants"))
+        stream = told(sender, "streams", "open", sender.pools[0], "20-23", "-", "--chunk", 16,
+                      "--tail", f"{sender.regions[0]}:{60 * 1024}:4096", stdin=ticket)  # fmt: skip
+        assert (stream["tail_bytes"], stream["tokens"]) == (4096, 64), stream
+        stream = stream["id"]
+        late = ("--timeout", 1)
+        ctl(sender, "streams", "ready", stream, "0-3", "--tokens", 16)
+        part = told(sender, "streams", stream)
+        assert part["layers_ready"] == 0 and part["state"] == "open", part
+        text = ctl(sender, "streams", "wait", stream, "--layer", 0, *late, status=FAILED)
+        assert "goes on still" in text, text
+        ctl(sender, "streams", "ready", stream, "0-1", "--tokens", 64)
+        ctl(sender, "streams", "wait", stream, "--layer", 1)
+        assert told(sender, "streams", stream)["layers_ready"] == 2
+        ctl(sender, "streams", "ready", stream, "all")
+        part = told(sender, "streams", "wait", stream, "--layer", 3)
+        assert part["progress"][4] == {"ready": False, "done": False}, part
+        for host, kind, which in ((sender, "streams", stream), (receiver, "grants", row["id"])):
+            text = ctl(host, kind, "wait", which, "--layer", "tail", *late, status=FAILED)
+            assert "goes on still" in text, text
+        ctl(sender, "streams", "ready", stream, "tail")
+        for host, kind, which in ((sender, "streams", stream), (receiver, "grants", row["id"])):
+            whole = told(host, kind, "wait", which, "--layer", "tail")
+            assert whole["progress"][4]["done"], whole
+            assert pairs(ctl(host, kind, "wait", which))["state"] == "complete"
+        compared = receiver.do("compare", pool, 0, 4, "from", 20)
+        assert compared["same"], compared
+        now = told(receiver, "checksum", pool, "56-59")["checksums"]
+        assert now[0] != sums[0] and now[1:] == sums[1:], (sums, now)
+        ctl(sender, "streams", "cancel", stream)
+        ctl(receiver, "grants", "revoke", row["id"])
+        nothing_open(sender, receiver)
+
+
+@tap.case
 def an_offer_is_pulled():
     for late in (False, True):
         with control.hosts("from", "to") as (sender, receiver):

@@ -1,18 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the fuzz target without libFuzzer: its seeds, and so many random changes of them.
+/* Runs the fuzz target of the handlers (tests/fuzz/control.c) without libFuzzer: its seeds, and so
+ * many random changes of them.
  *
  *	test-control-fuzz ROUNDS
  */
-#include "fuzz.h"
-
+#include "fuzz/target.h"
 #include "support/chance.h"
 
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define INPUT_MAX 4096u
+#define SEEDS_MAX 64u
+
+static struct {
+	const void *bytes;
+	size_t size;
+} seeds[SEEDS_MAX];
+static unsigned seed_count;
+
+static void take_seed(const char *name, const void *bytes, size_t size)
+{
+	fuzz_require(seed_count < SEEDS_MAX, "no room for %s", name);
+	seeds[seed_count].bytes = bytes;
+	seeds[seed_count++].size = size;
+}
 
 static size_t pick(uint64_t *state, size_t below)
 {
@@ -62,16 +73,14 @@ int main(int argc, char **argv)
 	uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000;
 	uint64_t state = random_seed();
 	uint8_t data[INPUT_MAX];
-	unsigned seeds = 0;
 
-	for (; fuzz_seeds[seeds]; seeds++)
-		LLVMFuzzerTestOneInput((const uint8_t *)fuzz_seeds[seeds],
-				       strlen(fuzz_seeds[seeds]));
+	fuzz_give_seeds(take_seed);
+	for (unsigned i = 0; i < seed_count; i++)
+		LLVMFuzzerTestOneInput(seeds[i].bytes, seeds[i].size);
 	printf("1..1\n");
 	for (uint64_t round = 0; round < rounds; round++) {
-		const char *from = fuzz_seeds[pick(&state, seeds)];
-		size_t size = strlen(from);
-		memcpy(data, from, size);
+		size_t from = pick(&state, seed_count), size = seeds[from].size;
+		memcpy(data, seeds[from].bytes, size);
 		for (size_t i = pick(&state, 6); i; i--)
 			size = change(&state, data, size);
 		LLVMFuzzerTestOneInput(data, size);

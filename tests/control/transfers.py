@@ -281,7 +281,7 @@ def who_waits_is_told_of_a_revoke_even_if_the_grant_is_gone_by_then():
         waiters = [stack.enter_context(decode.client()) for _ in range(8)]
         for waiter, query in zip(waiters, itertools.cycle((WAIT, f"{WAIT}&layer=1"))):
             waiter.send("GET", f"{path}?{query}")
-        decode.get("/v1/status")
+        control.until(lambda: prefill.get(f"/v1/streams/{stream['id']}")["accepted"])
         revoked = decode.delete(path)
         assert revoked["state"] == "failed" and revoked["code"] == "KVX_E_REVOKED", revoked
         assert revoked["fenced"] and revoked["text"], revoked
