@@ -45,7 +45,7 @@ bool kvx_cost_may_stage(const struct kvx_shape *shape)
 {
 	for (uint32_t i = 0; i < shape->planes; i++) {
 		const struct kvx_plane *plane = &shape->plane[i];
-		if (plane->heads * plane->block_grains > 1 &&
+		if ((plane->heads > 1 || plane->block_grains > 1) &&
 		    plane->grain_bytes / KVX_COST_COPY + KVX_COST_PIECE < KVX_COST_SLICE)
 			return true;
 	}

@@ -12,8 +12,8 @@ import threading
 
 import control
 import tap
-from control import (NOBODY, Events, Host, Refused, as_nobody, connect, expect_refused, fresh, hosts,
-                     until)  # fmt: skip
+from control import NOBODY, Events, Host, Refused, as_nobody, connect
+from control import expect_refused, fresh, hosts, until
 
 STATUS = b"GET /v1/status HTTP/1.1\r\nHost: kvxfer\r\n\r\n"
 LONG_MS = 600000  # longer than any test
