@@ -159,8 +159,6 @@ static void want(struct kvx_feed *feed, uint32_t layer, uint64_t units)
 	struct kvx_counter *counter = kvx_grant_counter(feed->grant, layer);
 
 	counter->wanted |= units;
-	atomic_store_explicit(&counter->target, (uint32_t)__builtin_popcountll(counter->wanted),
-			      memory_order_release);
 	feed->layers_left++;
 }
 
@@ -233,6 +231,17 @@ static void say_accept(const struct kvx_feed *feed)
 	kvx_peer_say(feed->peer, &accept);
 }
 
+/* The first layer's last: who sees that sees them all. */
+static void tell_targets(const struct kvx_grant *grant)
+{
+	for (uint32_t i = grant->transfer.layers + 1; i-- > 0;) {
+		struct kvx_counter *counter = &grant->counters[i];
+		atomic_store_explicit(&counter->target,
+				      (uint32_t)__builtin_popcountll(counter->wanted),
+				      memory_order_release);
+	}
+}
+
 static void begin(struct kvx_grant *grant)
 {
 	uint32_t units = 0;
@@ -242,6 +251,7 @@ static void begin(struct kvx_grant *grant)
 		plan(&grant->feeds[i], units);
 		units += grant->feeds[i].units;
 	}
+	tell_targets(grant);
 	for (uint32_t i = 0; i < grant->came; i++)
 		say_accept(&grant->feeds[i]);
 }
