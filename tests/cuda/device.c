@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cuda/device.h"
 
+#include "support/sanitized.h"
+
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -80,6 +82,7 @@ enum kvx_cu_result kernel_launch(struct kvx_cu_function *function, struct kvx_cu
 
 int signal_of(void (*act)(void *context), void *context)
 {
+	SKIP_FORKS();
 	pid_t child = fork();
 	int status;
 

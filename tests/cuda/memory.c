@@ -4,6 +4,7 @@
 #include "cuda/gpu.h"
 
 #include "base/error.h"
+#include "support/sanitized.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -119,6 +120,7 @@ static void in_a_child(char *memory)
 
 Test(memory, a_forked_process_is_told_that_it_has_no_cuda)
 {
+	SKIP_FORKS();
 	char *memory = gpu_alloc(0, BYTES);
 	int status;
 	pid_t child = fork();

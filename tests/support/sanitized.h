@@ -19,4 +19,12 @@
 #define THREAD_SANITIZED
 #endif
 
+/* In a test that forks, while it has threads. */
+#ifdef THREAD_SANITIZED
+#define SKIP_FORKS() \
+	cr_skip_test("the thread sanitizer may hang in what a process with threads forks")
+#else
+#define SKIP_FORKS() ((void)0)
+#endif
+
 #endif
