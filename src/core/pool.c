@@ -22,9 +22,6 @@ static int check_tensor(const struct kvx_pool *pool, uint32_t index,
 	uint64_t stride = tensor->block_stride ? tensor->block_stride : bytes;
 	uint64_t span;
 
-	if (!tensor->region || tensor->region->engine != pool->engine)
-		return kvx_fail(KVX_E_INVALID, "pool: layer %u plane %u: no region of this engine",
-				layer, plane);
 	if (stride < bytes || stride % KVX_ALIGN || tensor->offset % KVX_ALIGN)
 		return kvx_fail(
 			KVX_E_INVALID,
@@ -140,14 +137,19 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 	pool->reach = KVX_REACH_ALL;
 	for (uint32_t i = 0; i < kvx_pool_tensors(pool); i++) {
 		const struct kvx_tensor *tensor = &tensors[i];
+		if (!tensor->region || tensor->region->engine != pool->engine)
+			return kvx_fail(KVX_E_INVALID,
+					"pool: layer %u plane %u: no region of this engine",
+					i / pool->shape.planes, i % pool->shape.planes);
 		int error = check_tensor(pool, i, tensor);
 		if (error)
 			return error;
+		const struct kvx_memory *memory = &tensor->region->memory;
 		uint64_t stride =
 			tensor->block_stride ? tensor->block_stride : kvx_pool_block_bytes(pool, i);
-		first = first ? first : &tensor->region->memory;
-		if (tensor->region->memory.kind != first->kind ||
-		    tensor->region->memory.device != first->device)
+		if (!first)
+			first = memory;
+		if (memory->kind != first->kind || memory->device != first->device)
 			return kvx_fail(KVX_E_INVALID,
 					"pool: layer %u plane %u lies in other memory than the "
 					"first: all must be the CPU's, or all one device's",
@@ -155,12 +157,12 @@ static int lay(struct kvx_pool *pool, const struct kvx_tensor *tensors)
 		pool->reach &= tensor->region->reach;
 		pool->regions[i] = tensor->region;
 		pool->sources[i] = (struct kvx_source){
-			.base = tensor->region->memory.address + tensor->offset,
+			.base = memory->address + tensor->offset,
 			.stride = stride,
-			.memory = &tensor->region->memory,
+			.memory = memory,
 		};
-		pool->targets[i] = (struct kvx_target){tensor->offset, stride,
-						       index_memory(pool, &tensor->region->memory)};
+		pool->targets[i] =
+			(struct kvx_target){tensor->offset, stride, index_memory(pool, memory)};
 	}
 	int error = check_overlap(pool);
 	return error ? error : find_plane_stride(pool);

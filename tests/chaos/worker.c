@@ -140,7 +140,12 @@ static void on_state(struct worker *worker, uint32_t slot, char *arguments)
 		      metrics.peers_up, metrics.peers_connecting, metrics.regions);
 }
 
-const struct worker_command worker_commands_more[] = {
-	{"offer", on_offer},   {"pull", on_pull},   {"clock", on_clock},
-	{"forget", on_forget}, {"state", on_state}, {NULL, NULL},
-};
+const struct worker_command *worker_commands_more(void)
+{
+	static const struct worker_command commands[] = {
+		{"offer", on_offer},   {"pull", on_pull},   {"clock", on_clock},
+		{"forget", on_forget}, {"state", on_state}, {NULL, NULL},
+	};
+
+	return commands;
+}

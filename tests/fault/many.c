@@ -80,9 +80,14 @@ static void on_pull(struct worker *worker, uint32_t slot, char *arguments)
 	free(ticket);
 }
 
-const struct worker_command worker_commands_more[] = {
-	{"grant_many", on_grant_many},
-	{"offer", on_offer},
-	{"pull", on_pull},
-	{NULL, NULL},
-};
+const struct worker_command *worker_commands_more(void)
+{
+	static const struct worker_command commands[] = {
+		{"grant_many", on_grant_many},
+		{"offer", on_offer},
+		{"pull", on_pull},
+		{NULL, NULL},
+	};
+
+	return commands;
+}

@@ -25,7 +25,12 @@
 #include <unistd.h>
 
 /* A program with more commands than these has its own table in place of this one. */
-__attribute__((weak)) const struct worker_command worker_commands_more[] = {{NULL, NULL}};
+__attribute__((weak)) const struct worker_command *worker_commands_more(void)
+{
+	static const struct worker_command none = {NULL, NULL};
+
+	return &none;
+}
 
 void worker_answer(int code, const char *format, ...)
 {
@@ -318,7 +323,7 @@ static void run(struct worker *worker, char *line)
 	uint32_t slot = (uint32_t)strtoul(arguments, &arguments, 10);
 	const struct worker_command *command = find(commands, line);
 	if (!command->name)
-		command = find(worker_commands_more, line);
+		command = find(worker_commands_more(), line);
 	if (command->name && slot < worker->slots)
 		command->run(worker, slot, arguments);
 	else

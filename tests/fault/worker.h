@@ -31,7 +31,7 @@ struct worker_command {
 };
 
 /* The program's own, up to one without a name. */
-extern const struct worker_command worker_commands_more[];
+const struct worker_command *worker_commands_more(void);
 
 /* The answer to a command; with the error's text. */
 void worker_answer(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -92,5 +92,10 @@ static void on_replay(struct worker *worker, uint32_t slot, char *arguments)
 	answer(count);
 }
 
-const struct worker_command worker_commands_more[] = {
-	{"keys", on_keys}, {"forge", on_forge}, {"replay", on_replay}, {NULL, NULL}};
+const struct worker_command *worker_commands_more(void)
+{
+	static const struct worker_command commands[] = {
+		{"keys", on_keys}, {"forge", on_forge}, {"replay", on_replay}, {NULL, NULL}};
+
+	return commands;
+}
