@@ -365,6 +365,7 @@ Test(fake_cuda_work, a_query_breaks_captures_of_others_unless_its_thread_is_rela
 	expect_cu_error(cuStreamEndCapture(bench.stream, &graph), STREAM_CAPTURE_INVALIDATED);
 	cr_assert_null(graph);
 	expect_cu(cuMemsetD8Async(bench.memory, 1, 4, bench.stream));
+	expect_cu(cuStreamSynchronize(bench.stream)); /* before its memory goes */
 	bench_close(&bench);
 }
 
