@@ -53,15 +53,12 @@ static void on_offer(struct worker *worker, uint32_t slot, char *arguments)
 
 static void on_pull(struct worker *worker, uint32_t slot, char *arguments)
 {
-	size_t bytes = strlen(++arguments) / 2;
-	uint8_t *ticket = calloc(1, bytes + 1);
+	size_t bytes;
+	uint8_t *ticket = worker_ticket(arguments, &bytes);
 
-	for (size_t i = 0; ticket && i < bytes; i++)
-		sscanf(arguments + 2 * i, "%2hhx", &ticket[i]);
-	if (ticket)
-		worker_answer_result(kvx_grant_pull(worker->slot[slot].grant, ticket, bytes));
-	else
-		worker_answer(KVX_E_MEMORY, "the test's own");
+	if (!ticket)
+		return;
+	worker_answer_result(kvx_grant_pull(worker->slot[slot].grant, ticket, bytes));
 	free(ticket);
 }
 

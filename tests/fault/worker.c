@@ -135,18 +135,28 @@ static void on_grant(struct worker *worker, uint32_t slot, char *arguments)
 	free(text);
 }
 
+uint8_t *worker_ticket(const char *arguments, size_t *bytes)
+{
+	const char *digits = arguments + 1;
+	uint8_t *ticket;
+
+	*bytes = strlen(digits) / 2;
+	ticket = calloc(1, *bytes + 1);
+	if (!ticket)
+		worker_answer(KVX_E_MEMORY, "the test's own");
+	for (size_t i = 0; ticket && i < *bytes; i++)
+		sscanf(digits + 2 * i, "%2hhx", &ticket[i]);
+	return ticket;
+}
+
 static void on_stream(struct worker *worker, uint32_t slot, char *arguments)
 {
 	uint64_t key = strtoull(arguments, &arguments, 10);
-	size_t bytes = strlen(++arguments) / 2;
-	uint8_t *ticket = calloc(1, bytes + 1);
+	size_t bytes;
+	uint8_t *ticket = worker_ticket(arguments, &bytes);
 
-	if (!ticket) {
-		worker_answer(KVX_E_MEMORY, "the test's own");
+	if (!ticket)
 		return;
-	}
-	for (size_t i = 0; i < bytes; i++)
-		sscanf(arguments + 2 * i, "%2hhx", &ticket[i]);
 	shuffle(worker, slot, key);
 	fill(worker, slot, key);
 	worker_answer_result(kvx_stream_open(worker->pool, worker->slot[slot].table, worker->blocks,

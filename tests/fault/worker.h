@@ -33,6 +33,10 @@ struct worker_command {
 /* The program's own, up to one without a name. */
 const struct worker_command *worker_commands_more(void);
 
+/* The ticket whose digits follow a blank; NULL: no memory, which is answered. The caller frees it.
+ */
+uint8_t *worker_ticket(const char *arguments, size_t *bytes);
+
 /* The answer to a command; with the error's text. */
 void worker_answer(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void worker_answer_result(int code);
