@@ -18,12 +18,17 @@ struct kvx_rail {
 	bool up;
 	struct kvx_stream *stream; /* whose unit is under way, or NULL */
 	uint32_t layer, unit;
+	uint32_t layers; /* from that one on, whose same unit is under way too */
+	bool joined;     /* what they have side by side leaves now, then the rest of each */
 	uint32_t slices; /* posted of it */
 	struct kvx_cursor cursor;
 	char *gathered;          /* a buffer with what follows the cursor, or NULL */
 	struct kvx_cursor after; /* it */
 	struct kvx_lift *lift;   /* of devices' memory; NULL: it has carried none yet */
 };
+
+/* post.c: gives up a unit of the layer if the rail carries one. */
+void kvx_rail_give_up(struct kvx_rail *rail, const struct kvx_stream *stream, uint32_t layer);
 
 /* The receiving end of a rail: the unit under way, and where its next byte must begin. */
 struct kvx_rail_arrival {

@@ -26,6 +26,65 @@ static void time_queueing(const struct kvx_stream *stream, uint32_t layer)
 		kvx_histogram_add(&engine->figures.queueing, kvx_now_ns() - ready_ns);
 }
 
+/* The rail carries a unit of that layer from now on. */
+static void note_assigned(const struct kvx_stream *stream, uint32_t layer, uint32_t unit,
+			  uint32_t rail)
+{
+	uint64_t bits = kvx_stream_posted(stream, layer)->bits;
+
+	if (!(bits & (bits - 1)))
+		time_queueing(stream, layer);
+	KVX_TRACE(unit_assigned, stream->transfer.id, layer, unit, rail);
+}
+
+/* And, where they lie side by side, of the layers behind it. */
+static void begin_unit(struct kvx_rail *rail, struct kvx_stream *stream, uint32_t index)
+{
+	const struct kvx_plan *plan = &stream->plan;
+
+	rail->stream = stream;
+	rail->slices = 0;
+	rail->gathered = NULL;
+	rail->layers = 1;
+	rail->joined = false;
+	if (rail->layer == KVX_TAIL) {
+		rail->cursor = (struct kvx_cursor){.end = stream->tail.bytes};
+		return;
+	}
+	kvx_cursor_seek(&rail->cursor, plan, rail->unit);
+	rail->layers = kvx_stream_join_layers(stream, index, rail->layer, rail->unit,
+					      kvx_plan_join_most(plan, &rail->cursor));
+	if (rail->layers == 1)
+		return;
+	rail->joined = true;
+	kvx_cursor_join(&rail->cursor, plan, rail->layers);
+}
+
+/* What is left of the layer's unit once several layers' has left together. */
+static void begin_rest(struct kvx_rail *rail)
+{
+	rail->joined = false;
+	kvx_cursor_seek_rest(&rail->cursor, &rail->stream->plan, rail->unit);
+}
+
+/* A unit is through, or given up: the next layer's is next that left with it. */
+static void end_unit(struct kvx_rail *rail)
+{
+	if (!--rail->layers) {
+		rail->stream = NULL;
+		return;
+	}
+	rail->layer++;
+	rail->slices = 0;
+	begin_rest(rail);
+}
+
+void kvx_rail_give_up(struct kvx_rail *rail, const struct kvx_stream *stream, uint32_t layer)
+{
+	if (rail->stream == stream && rail->layer == layer && !rail->joined)
+		end_unit(rail);
+}
+
 /* Gives an idle rail the next unit of the stream whose turn it is; NULL: there is none. */
 static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
 {
@@ -39,20 +98,11 @@ static struct kvx_stream *assign(struct kvx_peer *peer, struct kvx_rail *rail)
 				kvx_list_remove(turn);
 			continue;
 		}
-		struct kvx_posted *posted = kvx_stream_posted(stream, rail->layer);
-		posted->rail[rail->unit] = (uint8_t)index;
-		rail->slices = 0;
-		if (!(posted->bits & (posted->bits - 1)))
-			time_queueing(stream, rail->layer);
 		kvx_list_remove(turn);
 		kvx_list_append(&peer->active, turn);
-		if (rail->layer == KVX_TAIL)
-			rail->cursor = (struct kvx_cursor){.end = stream->tail.bytes};
-		else
-			kvx_cursor_seek(&rail->cursor, &stream->plan, rail->unit);
-		rail->stream = stream;
-		rail->gathered = NULL;
-		KVX_TRACE(unit_assigned, stream->transfer.id, rail->layer, rail->unit, index);
+		begin_unit(rail, stream, index);
+		for (uint32_t i = 0; i < rail->layers; i++)
+			note_assigned(stream, rail->layer + i, rail->unit, index);
 		return stream;
 	}
 	return NULL;
@@ -177,7 +227,8 @@ static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream 
 		.flow = &stream->flow,
 	};
 	batch.count = fill(rail, &cursor, stream, slices, &batch.bytes);
-	batch.last = cursor.place == cursor.end;
+	bool end = cursor.place == cursor.end;
+	batch.last = end && !rail->joined;
 	if (!peer->link->ops->post(peer->link, index, &batch))
 		return false;
 	rail->cursor = cursor;
@@ -188,8 +239,10 @@ static bool post_batch(struct kvx_peer *peer, uint32_t index, struct kvx_stream 
 	rail->slices += batch.count;
 	if (batch.last) {
 		*kvx_stream_unit_slices(stream, rail->layer, rail->unit) = rail->slices;
-		rail->stream = NULL;
 		kvx_count(engine, units_sent, 1);
+		end_unit(rail);
+	} else if (end) {
+		begin_rest(rail);
 	}
 	return true;
 }

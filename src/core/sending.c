@@ -342,8 +342,7 @@ static void give_up_units(struct kvx_stream *stream, uint32_t layer)
 
 	stream->pending[layer / 64] &= ~(UINT64_C(1) << (layer % 64));
 	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
-		if (peer->rails[i].stream == stream && peer->rails[i].layer == layer)
-			peer->rails[i].stream = NULL;
+		kvx_rail_give_up(&peer->rails[i], stream, layer);
 	for (uint32_t i = 0; peer && peer->rails && i < peer->link->rails; i++)
 		kvx_lift_give_up(&peer->rails[i], stream, layer);
 }

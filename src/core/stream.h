@@ -191,6 +191,11 @@ bool kvx_stream_cut(struct kvx_stream *stream);
 bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *layer,
 			  uint32_t *unit);
 
+/* The same unit of the next layers, at most `most` with that one: those that may leave, and lie
+ * side by side with it, are taken. Returns how many leave together. */
+uint32_t kvx_stream_join_layers(struct kvx_stream *stream, uint32_t rail, uint32_t layer,
+				uint32_t unit, uint32_t most);
+
 /* Some rail has units to post. */
 bool kvx_stream_pending(const struct kvx_stream *stream);
 

@@ -115,6 +115,14 @@ static uint64_t ready_units(const struct kvx_stream *stream, uint32_t layer)
 	return units & stream->filled;
 }
 
+static void take_unit(struct kvx_stream *stream, uint32_t layer, uint32_t unit, uint32_t rail)
+{
+	struct kvx_posted *posted = kvx_stream_posted(stream, layer);
+
+	posted->bits |= UINT64_C(1) << unit;
+	posted->rail[unit] = (uint8_t)rail;
+}
+
 bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *layer, uint32_t *unit)
 {
 	uint64_t mine = units_of(stream, rail);
@@ -127,7 +135,7 @@ bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *la
 			uint64_t next = left & mine;
 			if (next) {
 				*unit = (uint32_t)__builtin_ctzll(next);
-				posted->bits |= UINT64_C(1) << *unit;
+				take_unit(stream, *layer, *unit, rail);
 				left &= ~(UINT64_C(1) << *unit);
 			}
 			if (!left)
@@ -137,6 +145,43 @@ bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *la
 		}
 	}
 	return false;
+}
+
+/* What is posted again may be given up at any time, so that it leaves alone. */
+static bool may_join(const struct kvx_stream *stream, uint32_t layer, uint32_t unit)
+{
+	if (layer >= stream->transfer.layers ||
+	    !(stream->pending[layer / 64] & ~stream->resent[layer / 64] &
+	      UINT64_C(1) << (layer % 64)))
+		return false;
+	return (ready_units(stream, layer) & ~kvx_stream_posted(stream, layer)->bits) >> unit & 1;
+}
+
+static bool lie_side_by_side(const struct kvx_stream *stream, uint32_t layer)
+{
+	const struct kvx_target *targets =
+		stream->targets +
+		(size_t)kvx_stream_their_layer(stream, layer) * stream->theirs.planes;
+
+	return kvx_plan_joins(&stream->plan, kvx_pool_layer(stream->pool, layer),
+			      kvx_pool_layer(stream->pool, layer + 1), targets,
+			      targets + stream->theirs.planes);
+}
+
+uint32_t kvx_stream_join_layers(struct kvx_stream *stream, uint32_t rail, uint32_t layer,
+				uint32_t unit, uint32_t most)
+{
+	uint32_t joined = 1;
+
+	if (!stream->targets || stream->staged || stream->resent[layer / 64] >> (layer % 64) & 1)
+		return 1;
+	for (; joined < most; joined++) {
+		if (!may_join(stream, layer + joined, unit) ||
+		    !lie_side_by_side(stream, layer + joined - 1))
+			break;
+		take_unit(stream, layer + joined, unit, rail);
+	}
+	return joined;
 }
 
 bool kvx_stream_pending(const struct kvx_stream *stream)

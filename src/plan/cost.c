@@ -12,7 +12,7 @@ static uint64_t pieces_of(const struct kvx_plan *plan, uint32_t plane, const str
 	const struct kvx_run *last = &plan->runs[plan->run_count - 1];
 	uint64_t pieces = (bytes + lay->piece - 1) / lay->piece;
 
-	if (!kvx_lay_joins(lay, stride, moved->chunk_bytes))
+	if (!kvx_lay_joins(lay, stride, moved->chunk_bytes, 1))
 		return pieces;
 	uint64_t chunks = (uint64_t)last->first + last->count;
 	return (pieces * plan->run_count + chunks - 1) / chunks;

@@ -66,10 +66,12 @@ static inline uint64_t kvx_lay_chunk(const struct kvx_lay *lay, uint64_t block, 
 	return block * stride + (uint64_t)part * lay->chunk_stride + lay->offset;
 }
 
-/* Do chunks fill their blocks, and these a pool in which they lie `stride` apart? */
-static inline bool kvx_lay_joins(const struct kvx_lay *lay, uint64_t stride, uint32_t chunk_bytes)
+/* Do chunks of so many layers side by side fill their blocks, and these a pool in which they lie
+ * `stride` apart? */
+static inline bool kvx_lay_joins(const struct kvx_lay *lay, uint64_t stride, uint32_t chunk_bytes,
+				 uint32_t layers)
 {
-	return lay->piece == chunk_bytes && stride == (uint64_t)lay->chunks * chunk_bytes;
+	return lay->piece == chunk_bytes && stride == (uint64_t)lay->chunks * chunk_bytes * layers;
 }
 
 /* On the way through the pieces of a chunk. */

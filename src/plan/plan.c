@@ -72,6 +72,7 @@ static void enter_plane(struct kvx_cursor *cursor, const struct kvx_plan *plan)
 							    cursor->token_first, cursor->token_end);
 		if (!segment.bytes)
 			continue;
+		cursor->layers = 1;
 		cursor->chunk = segment.chunk;
 		cursor->last_chunk = segment.last_chunk;
 		cursor->last_grains = segment.last_grains;
@@ -94,6 +95,52 @@ void kvx_cursor_seek(struct kvx_cursor *cursor, const struct kvx_plan *plan, uin
 	enter_plane(cursor, plan);
 }
 
+/* A slice of this size takes the wire longer than the sender takes to post it: 1.3 us at 400
+ * Gbit/s, and 90 ns (cost.h). More layers at once would only keep the first of them waiting. */
+#define JOINED_BYTES (64u << 10)
+
+uint32_t kvx_plan_join_most(const struct kvx_plan *plan, const struct kvx_cursor *cursor)
+{
+	const struct kvx_image_plane *plane = &plan->image.plane[0];
+	const struct kvx_lay *from = &plan->from[0], *to = &plan->to[0];
+
+	if (cursor->plane || cursor->chunk == cursor->last_chunk || from->chunks != 1 ||
+	    to->chunks != 1 || from->piece != plane->chunk_bytes || to->piece != plane->chunk_bytes)
+		return 1;
+	return (JOINED_BYTES - 1) / plane->chunk_bytes + 1;
+}
+
+bool kvx_plan_joins(const struct kvx_plan *plan, const struct kvx_source *source,
+		    const struct kvx_source *next_source, const struct kvx_target *target,
+		    const struct kvx_target *next_target)
+{
+	uint32_t bytes = plan->image.plane[0].chunk_bytes;
+
+	return next_source->base == source->base + bytes && next_source->stride == source->stride &&
+	       next_source->memory == source->memory && next_target->base == target->base + bytes &&
+	       next_target->stride == target->stride && next_target->memory == target->memory;
+}
+
+void kvx_cursor_join(struct kvx_cursor *cursor, const struct kvx_plan *plan, uint32_t layers)
+{
+	const struct kvx_image_plane *plane = &plan->image.plane[0];
+
+	cursor->layers = layers;
+	cursor->end = cursor->place +
+		      (uint64_t)(cursor->last_chunk - cursor->chunk) * plane->chunk_bytes * layers;
+	cursor->last_chunk--;
+	cursor->last_grains = plane->chunk_grains;
+}
+
+void kvx_cursor_seek_rest(struct kvx_cursor *cursor, const struct kvx_plan *plan, uint32_t unit)
+{
+	kvx_cursor_seek(cursor, plan, unit);
+	cursor->place +=
+		(uint64_t)(cursor->last_chunk - cursor->chunk) * plan->image.plane[0].chunk_bytes;
+	cursor->chunk = cursor->last_chunk;
+	cursor->run = run_at(plan, cursor->chunk);
+}
+
 /* The slices that are being made. */
 struct filling {
 	struct kvx_slice *begin, *next, *end; /* end: of what there is room for */
@@ -107,10 +154,11 @@ struct stretch {
 	const struct kvx_lay *from, *to;
 	struct kvx_source source;
 	struct kvx_target target;
-	bool placed; /* sources are named; otherwise only the receiver's end matters */
-	bool named;  /* targets are; otherwise only the sender's end matters */
-	bool whole;  /* a whole chunk is contiguous, at both ends */
-	bool joined; /* and so are the chunks of a run */
+	uint32_t chunk_bytes; /* of all layers that are taken at once */
+	bool placed;          /* sources are named; otherwise only the receiver's end matters */
+	bool named;           /* targets are; otherwise only the sender's end matters */
+	bool whole;           /* a whole chunk is contiguous, at both ends */
+	bool joined;          /* and so are the chunks of a run */
 };
 
 /* Stands for memory that is not named. */
@@ -119,24 +167,26 @@ static char nowhere;
 static struct stretch stretch_at(const struct kvx_cursor *cursor, const struct kvx_plan *plan,
 				 const struct kvx_source *sources, const struct kvx_target *targets)
 {
-	uint32_t index = cursor->plane, chunk_bytes = plan->image.plane[index].chunk_bytes;
+	uint32_t index = cursor->plane, bytes = plan->image.plane[index].chunk_bytes;
 	struct stretch made = {
 		.plane = &plan->image.plane[index],
 		.from = sources ? &plan->from[index] : &plan->to[index],
 		.to = &plan->to[index],
+		.chunk_bytes = bytes * cursor->layers,
 		.source = sources ? sources[index]
 				  : (struct kvx_source){&nowhere, targets[index].stride, NULL},
 		.placed = sources != NULL,
 		.named = targets != NULL,
 	};
 
-	made.whole = made.from->piece == chunk_bytes;
-	made.joined = kvx_lay_joins(made.from, made.source.stride, chunk_bytes);
+	made.whole = made.from->piece == bytes;
+	made.joined = kvx_lay_joins(made.from, made.source.stride, bytes, cursor->layers);
 	if (!targets)
 		return made;
 	made.target = targets[index];
-	made.whole = made.whole && made.to->piece == chunk_bytes;
-	made.joined = made.joined && kvx_lay_joins(made.to, made.target.stride, chunk_bytes);
+	made.whole = made.whole && made.to->piece == bytes;
+	made.joined =
+		made.joined && kvx_lay_joins(made.to, made.target.stride, bytes, cursor->layers);
 	return made;
 }
 
@@ -203,8 +253,7 @@ static void add_chunks(struct filling *filling, struct kvx_cursor *cursor,
 		       const struct kvx_plan *plan, const struct stretch *stretch)
 {
 	const struct kvx_run *run = &plan->runs[cursor->run];
-	uint32_t chunk_bytes = stretch->plane->chunk_bytes;
-	uint32_t chunk = cursor->chunk;
+	uint32_t chunk_bytes = stretch->chunk_bytes, chunk = cursor->chunk;
 	uint64_t offset = cursor->offset;
 	uint32_t end =
 		cursor->last_chunk + (cursor->last_grains == stretch->plane->chunk_grains ? 1 : 0);

@@ -127,6 +127,7 @@ struct kvx_cursor {
 	uint64_t place, end;             /* end: of the unit */
 	uint32_t token_first, token_end; /* of the unit */
 	uint32_t plane;
+	uint32_t layers;                  /* whose chunks it takes at once */
 	uint32_t chunk, run;              /* run: that chunk is in */
 	uint32_t offset;                  /* bytes into the chunk */
 	uint32_t last_chunk, last_grains; /* of the plane in the unit */
@@ -134,6 +135,29 @@ struct kvx_cursor {
 
 /* At the begin of a unit. */
 void kvx_cursor_seek(struct kvx_cursor *cursor, const struct kvx_plan *plan, uint32_t unit);
+
+/* --- layers side by side --- */
+
+/* Where in each block a layer's part of the first plane is followed by the next layer's, at both
+ * ends, several layers' chunks are one slice. Units are counted layer by layer, and a unit's last
+ * slice tells of it, so that the last chunk leaves alone: first what several layers have before it,
+ * then the rest of one after the other. */
+
+/* How many layers leave together at most, from a cursor at the begin of a unit on. */
+uint32_t kvx_plan_join_most(const struct kvx_plan *plan, const struct kvx_cursor *cursor);
+
+/* Do two layers lie so? sources, targets: of the first plane of the one and of the next. */
+bool kvx_plan_joins(const struct kvx_plan *plan, const struct kvx_source *source,
+		    const struct kvx_source *next_source, const struct kvx_target *target,
+		    const struct kvx_target *next_target);
+
+/* From the begin of a unit: what so many layers have before the last chunk. */
+void kvx_cursor_join(struct kvx_cursor *cursor, const struct kvx_plan *plan, uint32_t layers);
+
+/* At what is left of each of them then. */
+void kvx_cursor_seek_rest(struct kvx_cursor *cursor, const struct kvx_plan *plan, uint32_t unit);
+
+/* --- slices --- */
 
 /* Makes at most KVX_BATCH_SLICES_MAX slices of at most KVX_BATCH_BYTES_MAX in all, from the cursor
  * on, and moves it. sources: one for each plane of the layer, or NULL: slices have no local then,

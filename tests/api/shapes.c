@@ -65,9 +65,9 @@ static void run_over(const struct way *way, uint64_t from_stride, uint64_t to_st
 	pair_open_engines(&pair, way, NULL);
 	pair.geometry = geometry;
 	pair.from = from_stride ? pool_over_memory(pair.sender, &geometry, from_stride)
-				: pool_interleaved(pair.sender, &geometry);
+				: pool_interleaved(pair.sender, &geometry, geometry.planes);
 	pair.to = to_stride ? pool_over_memory(pair.receiver, &geometry, to_stride)
-			    : pool_interleaved(pair.receiver, &geometry);
+			    : pool_interleaved(pair.receiver, &geometry, geometry.planes);
 	pair_expect_works(&pair, 1);
 	pair_close(&pair);
 }
@@ -114,7 +114,7 @@ EACH_WAY_TEST(planes_side_by_side_at_both_ends_move_as_one)
 
 	pair_open_engines(&pair, way, NULL);
 	pair.geometry = geometry;
-	pair.from = pool_interleaved(pair.sender, &geometry);
+	pair.from = pool_interleaved(pair.sender, &geometry, geometry.planes);
 	expect_ok(kvx_pool_alloc(pair.receiver, &beside, &pair.to));
 	cr_assert_eq(plane_stride_of(pair.sender), 3072, "found in the tensors");
 	cr_assert_eq(plane_stride_of(pair.receiver), 3072);
@@ -128,6 +128,95 @@ EACH_WAY_TEST(planes_side_by_side_at_both_ends_move_as_one)
 	cr_assert_geq(after.units_sent - before.units_sent, 4);
 	cr_assert_eq(after.slices_sent - before.slices_sent, after.units_sent - before.units_sent);
 	pair_expect_works(&pair, 2);
+	pair_close(&pair);
+}
+
+/* Both ends' blocks hold all layers, [block][layer][plane]. */
+static void open_over_all_layers(struct pair *pair, const struct way *way,
+				 const struct kvx_geometry *geometry)
+{
+	uint32_t tensors = geometry->layers * geometry->planes;
+
+	pair_open_engines(pair, way, NULL);
+	pair->geometry = *geometry;
+	pair->from = pool_interleaved(pair->sender, geometry, tensors);
+	pair->to = pool_interleaved(pair->receiver, geometry, tensors);
+}
+
+static uint64_t slices_of(struct pair *pair, const struct request *request)
+{
+	struct kvx_stats before, after;
+
+	kvx_engine_stats(pair->sender, &before);
+	request_run((struct request *)request);
+	kvx_engine_stats(pair->sender, &after);
+	return after.slices_sent - before.slices_sent;
+}
+
+/* Where the sender writes into the receiver's memory: one slice of what they have before the last
+ * block, then each layer's part of that. */
+EACH_WAY_TEST(layers_side_by_side_that_are_ready_together_leave_together)
+{
+	const struct kvx_geometry geometry = {
+		.layers = 8, .planes = 2, .blocks = 60, .block_bytes = 2048};
+	bool one_sided = strcmp(way->transport, "verbs") == 0;
+	struct request request;
+	struct pair pair;
+
+	open_over_all_layers(&pair, way, &geometry);
+	request_open(&request, &pair, 1, 0, 60, TABLE_IDENTITY);
+	uint64_t slices = slices_of(&pair, &request);
+	uint32_t units = request_units(&request, 1);
+	cr_assert_eq(slices, one_sided ? units * (1 + 8) : 8 * 60, "%lu", slices);
+	request_close(&request);
+	pair_expect_works(&pair, 2);
+	pair_close(&pair);
+}
+
+/* Slices of 64 KiB are long enough: the first layers do not wait for the last ones. */
+EACH_WAY_TEST(so_many_layers_leave_together_as_make_slices_of_64_kib)
+{
+	const struct kvx_geometry geometry = {
+		.layers = 12, .planes = 2, .blocks = 40, .block_bytes = 5 << 10};
+	bool one_sided = strcmp(way->transport, "verbs") == 0;
+	struct request request;
+	struct pair pair;
+
+	open_over_all_layers(&pair, way, &geometry);
+	request_open(&request, &pair, 1, 0, 40, TABLE_IDENTITY);
+	uint64_t slices = slices_of(&pair, &request);
+	uint32_t units = request_units(&request, 1);
+	/* 7 layers, then the other 5: the blocks of neither follow each other. */
+	cr_assert_eq(slices, one_sided ? 2 * (40 - units) + 12 * units : 12 * 40, "%lu", slices);
+	request_close(&request);
+	pair_close(&pair);
+}
+
+/* A unit whose tokens are ready in one layer does not take the next layer's with it. */
+EACH_WAY_TEST(what_is_not_ready_does_not_leave_with_the_layer_before_it)
+{
+	const struct kvx_geometry geometry = {
+		.layers = 4, .planes = 2, .blocks = 32, .block_tokens = 4, .block_bytes = 1024};
+	const struct kvx_stream_options chunked = {.chunk_tokens = 64};
+	struct request request;
+	struct pair pair;
+	size_t bytes;
+
+	open_over_all_layers(&pair, way, &geometry);
+	request_init(&request, &pair, 1, 0, 32, TABLE_IDENTITY);
+	request_grant(&request, 60000);
+	const void *ticket = kvx_grant_ticket(request.grant, &bytes);
+	expect_ok(kvx_stream_open(pair.from, request.from, 32, &chunked, ticket, bytes,
+				  &request.stream));
+	blocks_set(pair.from, &geometry, request.from + 16, 16, 0x55);
+	expect_ok(kvx_stream_tokens_ready(request.stream, 0, 4, 64));
+	pattern_fill(pair.from, &geometry, 1, 0, request.from, 32);
+	expect_ok(kvx_stream_layers_ready(request.stream, 0, 1));
+	request_expect_layer(&request, 0);
+	for (uint32_t layer = 1; layer < 4; layer++)
+		pattern_fill(pair.from, &geometry, 1, layer, request.from, 32);
+	request_run(&request);
+	request_close(&request);
 	pair_close(&pair);
 }
 

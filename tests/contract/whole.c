@@ -52,7 +52,7 @@ EACH_WAY_TEST(contract_1__a_whole_layer_is_right_in_plain_memory_with_strides)
 	pair_open_engines(&pair, way, options);
 	pair.geometry = geometry;
 	pair.from = pool_over_memory(pair.sender, &geometry, geometry.block_bytes + 4096);
-	pair.to = pool_interleaved(pair.receiver, &geometry);
+	pair.to = pool_interleaved(pair.receiver, &geometry, geometry.planes);
 	run_requests(&pair, TABLE_RANDOM);
 	pair_close(&pair);
 }

@@ -14,7 +14,8 @@
 
 static struct kvx_geometry common;
 static uint32_t block_tokens_max;
-static bool halves; /* nodes 1 and 2 hold half of the heads each */
+static bool halves;       /* nodes 1 and 2 hold half of the heads each */
+static bool blocks_first; /* all layers of a block lie side by side */
 
 void store_shape(void)
 {
@@ -23,6 +24,7 @@ void store_shape(void)
 	common = (struct kvx_geometry){.layers = sim_between(1, LAYERS_MAX),
 				       .planes = sim_between(1, 2)};
 	halves = false;
+	blocks_first = sim_percent(40);
 	if (!divided) {
 		common.block_bytes = 64u << sim_below(6);
 		block_tokens_max = 1;
@@ -57,20 +59,24 @@ static void choose_geometry(struct store *store)
 		store->head_bytes = geometry->head_bytes;
 	}
 	store->block_bytes = store->block_tokens * store->heads * store->head_bytes;
-	store->stride = store->block_bytes + (sim_percent(30) ? 16 : 0);
+	uint32_t tensors = geometry->layers * geometry->planes, gap = sim_percent(30) ? 16 : 0;
+	store->stride = store->block_bytes * (blocks_first ? tensors : 1) + gap;
+	store->step = blocks_first ? store->block_bytes : store->stride * geometry->blocks;
 }
 
 static uint64_t tensor_offset(const struct store *store, uint32_t layer, uint32_t plane)
 {
 	uint64_t tensor = layer * store->geometry.planes + plane;
 
-	return GUARD + tensor * store->stride * store->geometry.blocks;
+	return GUARD + tensor * store->step;
 }
 
 static uint32_t tail_offset(const struct store *store, uint32_t tail)
 {
-	return (uint32_t)tensor_offset(store, store->geometry.layers, 0) + GUARD +
-	       tail * TAIL_BYTES;
+	const struct kvx_geometry *geometry = &store->geometry;
+	uint32_t copies = blocks_first ? 1 : geometry->layers * geometry->planes;
+
+	return GUARD + copies * store->stride * geometry->blocks + GUARD + tail * TAIL_BYTES;
 }
 
 static uint32_t *words_of(const struct store *store, uint32_t block, uint32_t layer, uint32_t plane)

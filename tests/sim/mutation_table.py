@@ -13,6 +13,8 @@ ARRIVE = "src/core/arrive.c"
 FEED = "src/core/feed.c"
 GRANT = "src/core/grant.c"
 PEER = "src/core/peer.c"
+PLAN = "src/plan/plan.c"
+POST = "src/core/post.c"
 SENDING = "src/core/sending.c"
 UNITS = "src/core/units.c"
 
@@ -88,4 +90,13 @@ MUTATIONS = [
     mutation("a peer's end ends nothing that went on over it", PEER,
              "while (!kvx_list_empty(&peer->feeds))",
              "while (!kvx_list_empty(&peer->feeds) && code != KVX_E_PEER_LOST)"),
+    mutation("layers that lie apart leave together", PLAN,
+             "next_target->base == target->base + bytes", "next_target->base != target->base"),
+    mutation("what layers have side by side leaves for the first of them only", PLAN,
+             "plane->chunk_bytes * layers;", "plane->chunk_bytes * 1;"),
+    mutation("of layers that leave together the first one is told of alone", POST,
+             "if (!--rail->layers) {", "if (!(rail->layers = 0)) {"),
+    mutation("the rest of a layer that left with others is another unit's", POST,
+             "kvx_cursor_seek_rest(&rail->cursor, &rail->stream->plan, rail->unit);",
+             "kvx_cursor_seek_rest(&rail->cursor, &rail->stream->plan, 0);"),
 ]

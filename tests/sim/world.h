@@ -38,7 +38,8 @@ struct store {
 	uint32_t bytes;
 	struct kvx_geometry geometry;
 	uint32_t block_tokens, heads, head_first, head_bytes; /* blocks that move whole have one */
-	uint32_t block_bytes, stride;
+	uint32_t block_bytes, stride;                         /* from block to block */
+	uint32_t step;                                        /* from tensor to tensor */
 	struct block blocks[BLOCKS_MAX];
 	struct block tails[TAILS_MAX];
 	uint32_t epoch;

@@ -175,13 +175,11 @@ static void draw_table(struct drawn_pool *pool, uint64_t *random)
 	pool->table = all;
 }
 
-void drawn_pool(struct drawn_pool *pool, const struct kvx_geometry *geometry, uint32_t tokens,
-		uint64_t *random)
+/* Of so many neighbouring tensors the blocks lie side by side. */
+static void make_pool(struct drawn_pool *pool, const struct kvx_geometry *geometry, uint32_t tokens,
+		      uint32_t together, uint32_t gap, uint64_t *random)
 {
-	uint32_t planes = geometry->planes + geometry->extra_planes;
-	uint32_t tensors = planes * geometry->layers, kind = random_between(random, 0, 3);
-	uint32_t together = kind == 0 ? tensors : kind == 1 ? planes : 1;
-	uint32_t gap = padding(random);
+	uint32_t tensors = (geometry->planes + geometry->extra_planes) * geometry->layers;
 	uint64_t end = 64;
 
 	*pool = (struct drawn_pool){.geometry = *geometry};
@@ -199,6 +197,25 @@ void drawn_pool(struct drawn_pool *pool, const struct kvx_geometry *geometry, ui
 	draw_table(pool, random);
 }
 
+void drawn_pool(struct drawn_pool *pool, const struct kvx_geometry *geometry, uint32_t tokens,
+		uint64_t *random)
+{
+	uint32_t planes = geometry->planes + geometry->extra_planes;
+	uint32_t kind = random_between(random, 0, 3);
+	uint32_t together = kind == 0 ? planes * geometry->layers : kind == 1 ? planes : 1;
+
+	make_pool(pool, geometry, tokens, together, padding(random), random);
+}
+
+/* [block][layer][plane], without gaps in a block. */
+static void draw_packed_pool(struct drawn_pool *pool, const struct kvx_geometry *geometry,
+			     uint32_t tokens, uint64_t *random)
+{
+	uint32_t planes = geometry->planes + geometry->extra_planes;
+
+	make_pool(pool, geometry, tokens, planes * geometry->layers, 0, random);
+}
+
 void drawn_pool_free(struct drawn_pool *pool)
 {
 	free(pool->memory);
@@ -213,6 +230,7 @@ struct model {
 	uint32_t layers;
 	uint32_t tokens; /* of a block, from which others are made */
 	bool alike;      /* ranks divide no heads, and hold blocks of these tokens in this layout */
+	bool packed;     /* and leave no gaps in them */
 	enum kvx_layout layout;
 };
 
@@ -220,7 +238,8 @@ static void draw_extra(struct model *model, uint64_t *random)
 {
 	struct kvx_geometry *common = &model->common;
 
-	common->extra_planes = random_between(random, 0, 2) ? 0 : random_between(random, 1, 2);
+	common->extra_planes =
+		random_between(random, 0, 2) || model->packed ? 0 : random_between(random, 1, 2);
 	for (uint32_t i = 0; i < common->extra_planes; i++) {
 		bool by_token = model->tokens && random_between(random, 0, 1);
 		common->extra[i].token_bytes = by_token ? 4 * random_between(random, 1, 6) : 0;
@@ -237,6 +256,7 @@ static void draw_model(struct model *model, uint64_t *random)
 
 	*model = (struct model){.layers = random_between(random, 1, DRAWN_LAYERS_MAX)};
 	model->alike = !random_between(random, 0, 2);
+	model->packed = model->alike && random_between(random, 0, 1);
 	model->layout = random_between(random, 0, 1) ? KVX_LAYOUT_HND : KVX_LAYOUT_NHD;
 	model->tokens = sizes[random_between(random, 0, sizeof(sizes) / sizeof(sizes[0]) - 1)];
 	if (whole && random_between(random, 0, 1))
@@ -286,6 +306,8 @@ static struct kvx_geometry draw_rank(const struct model *model, uint32_t block_t
 		rank.layout = model->layout;
 	rank.head_first = head;
 	rank.heads = heads;
+	if (model->packed)
+		return rank;
 	bool by_head = rank.layout == KVX_LAYOUT_HND;
 	uint32_t *inner = by_head ? &rank.token_stride : &rank.head_stride;
 	uint32_t *outer = by_head ? &rank.head_stride : &rank.token_stride;
@@ -387,11 +409,13 @@ void drawn_request(struct drawn_request *request, uint64_t *random)
 	request->tokens -= random_between(random, 0, tokens_of(&receiver) - 1);
 	if (random_between(random, 0, 1))
 		request->held_blocks = random_between(random, 0, blocks - 1);
+	void (*draw)(struct drawn_pool *, const struct kvx_geometry *, uint32_t, uint64_t *) =
+		model.packed ? draw_packed_pool : drawn_pool;
 	for (uint32_t i = 0; i < request->sender_count; i++) {
 		struct kvx_geometry geometry = request->senders[i].geometry;
-		drawn_pool(&request->senders[i], &geometry, request->tokens, random);
+		draw(&request->senders[i], &geometry, request->tokens, random);
 	}
-	drawn_pool(&request->receiver, &receiver, request->tokens, random);
+	draw(&request->receiver, &receiver, request->tokens, random);
 }
 
 void drawn_free(struct drawn_request *request)

@@ -55,21 +55,22 @@ struct kvx_pool *pool_over_memory(struct kvx_engine *engine, const struct kvx_ge
 	return pool;
 }
 
-struct kvx_pool *pool_interleaved(struct kvx_engine *engine, const struct kvx_geometry *geometry)
+struct kvx_pool *pool_interleaved(struct kvx_engine *engine, const struct kvx_geometry *geometry,
+				  uint32_t together)
 {
-	uint64_t stride_bytes = (uint64_t)geometry->block_bytes * geometry->planes;
-	uint64_t layer_bytes = stride_bytes * geometry->blocks;
-	struct kvx_region *region = plain_region(engine, layer_bytes * geometry->layers);
-	struct kvx_tensor *list =
-		calloc((size_t)geometry->layers * geometry->planes, sizeof(*list));
+	uint32_t tensors = geometry->layers * geometry->planes;
+	uint64_t stride_bytes = (uint64_t)geometry->block_bytes * together;
+	struct kvx_region *region =
+		plain_region(engine, stride_bytes * geometry->blocks * (tensors / together));
+	struct kvx_tensor *list = calloc(tensors, sizeof(*list));
 	struct kvx_pool *pool;
 
-	for (uint32_t layer = 0; layer < geometry->layers; layer++)
-		for (uint32_t plane = 0; plane < geometry->planes; plane++)
-			list[layer * geometry->planes + plane] = (struct kvx_tensor){
-				region,
-				layer * layer_bytes + plane * (uint64_t)geometry->block_bytes,
-				stride_bytes};
+	for (uint32_t i = 0; i < tensors; i++)
+		list[i] =
+			(struct kvx_tensor){region,
+					    i / together * stride_bytes * geometry->blocks +
+						    i % together * (uint64_t)geometry->block_bytes,
+					    stride_bytes};
 	expect_ok(kvx_pool_open(engine, geometry, list, &pool));
 	free(list);
 	return pool;

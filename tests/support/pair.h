@@ -26,8 +26,10 @@ void pair_close(struct pair *pair);
 struct kvx_pool *pool_over_memory(struct kvx_engine *engine, const struct kvx_geometry *geometry,
 				  uint64_t stride_bytes);
 
-/* Planes side by side within each block, as vLLM's [block][K or V]: strides interleave. */
-struct kvx_pool *pool_interleaved(struct kvx_engine *engine, const struct kvx_geometry *geometry);
+/* So many neighbouring tensors side by side within each block: all planes of a layer, as vLLM's
+ * [block][K or V], or of all layers. */
+struct kvx_pool *pool_interleaved(struct kvx_engine *engine, const struct kvx_geometry *geometry,
+				  uint32_t together);
 
 /* Every word of a block depends on the request, layer, plane, index in the request and offset. */
 void pattern_fill(const struct kvx_pool *pool, const struct kvx_geometry *geometry,

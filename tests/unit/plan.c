@@ -28,7 +28,8 @@ struct part {
 static void cut(struct kvx_image *image, uint64_t *random)
 {
 	uint8_t weights[KVX_UNITS_MAX];
-	uint32_t units = random_between(random, 1, random_between(random, 1, KVX_UNITS_MAX));
+	uint32_t most = random_between(random, 0, 1) ? 3 : KVX_UNITS_MAX;
+	uint32_t units = random_between(random, 1, random_between(random, 1, most));
 
 	for (uint32_t unit = 0; unit < units; unit++)
 		weights[unit] = (uint8_t)random_between(random, 1, 255);
@@ -144,18 +145,16 @@ static void expect_batch(const struct part *part, const struct kvx_slice *slices
 }
 
 /* As one-sided transports do: the sender names where each slice goes. */
-static uint64_t write_unit(struct part *part, uint32_t layer, uint32_t unit)
+static uint64_t write_out(struct part *part, uint32_t layer, struct kvx_cursor cursor)
 {
 	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
 	struct kvx_source sources[KVX_PLANES_MAX];
 	struct kvx_target targets[KVX_PLANES_MAX];
-	struct kvx_cursor cursor;
 	uint32_t count, bytes;
-	uint64_t place = kvx_image_unit_place(&part->plan.image, unit), begin = place;
+	uint64_t place = cursor.place, begin = place;
 
 	find_sources(part, layer, sources);
 	find_targets(part, layer, targets);
-	kvx_cursor_seek(&cursor, &part->plan, unit);
 	while ((count = kvx_cursor_fill(&cursor, &part->plan, sources, targets, slices, &bytes))) {
 		expect_batch(part, slices, count, bytes, true);
 		for (uint32_t i = 0; i < count; i++)
@@ -165,8 +164,56 @@ static uint64_t write_unit(struct part *part, uint32_t layer, uint32_t unit)
 		place += bytes;
 		cr_assert_eq(cursor.place, place);
 	}
-	cr_assert_eq(place, kvx_image_unit_place(&part->plan.image, unit + 1));
+	cr_assert_eq(place, cursor.end);
 	return place - begin;
+}
+
+static uint32_t layers_joined; /* together with the one before them */
+
+/* How many layers from one on, at most `most`, may leave together. */
+static uint32_t count_joined(const struct part *part, uint32_t layer, uint32_t most)
+{
+	struct kvx_source sources[2][KVX_PLANES_MAX];
+	struct kvx_target targets[2][KVX_PLANES_MAX];
+	uint32_t count = 1;
+
+	for (; count < most; count++, layer++) {
+		for (uint32_t i = 0; i < 2; i++) {
+			find_sources(part, layer + i, sources[i]);
+			find_targets(part, layer + i, targets[i]);
+		}
+		if (!kvx_plan_joins(&part->plan, sources[0], sources[1], targets[0], targets[1]))
+			break;
+	}
+	layers_joined += count - 1;
+	return count;
+}
+
+/* A unit of a layer, and of those of the next ones that leave with it. Returns how many. */
+static uint32_t write_unit(struct part *part, uint32_t layer, uint32_t most, uint32_t unit,
+			   uint64_t *bytes)
+{
+	const struct kvx_image *image = &part->plan.image;
+	struct kvx_cursor cursor;
+	uint64_t moved = 0;
+
+	kvx_cursor_seek(&cursor, &part->plan, unit);
+	cr_assert_eq(cursor.end, kvx_image_unit_place(image, unit + 1));
+	uint32_t room = kvx_plan_join_most(&part->plan, &cursor);
+	uint32_t layers = count_joined(part, layer, most < room ? most : room);
+	if (layers > 1) {
+		kvx_cursor_join(&cursor, &part->plan, layers);
+		moved = write_out(part, layer, cursor);
+		cr_assert_eq(moved % layers, 0);
+		kvx_cursor_seek_rest(&cursor, &part->plan, unit);
+		cr_assert_lt(cursor.place, cursor.end, "nothing is left to tell of the layer");
+	}
+	for (uint32_t i = 0; i < layers; i++)
+		moved += write_out(part, layer + i, cursor);
+	cr_assert_eq(moved, layers * (kvx_image_unit_place(image, unit + 1) -
+				      kvx_image_unit_place(image, unit)));
+	*bytes += moved;
+	return layers;
 }
 
 /* What a sender puts on the wire where the receiver places the bytes. */
@@ -257,6 +304,21 @@ static void expect_units(const struct kvx_image *image)
 	cr_assert_eq(kvx_image_filled(image), filled);
 }
 
+static uint64_t move_unit(struct part *part, uint32_t unit, bool one_sided, uint64_t *random)
+{
+	uint32_t end = part->share.layer_first + part->share.layers;
+	uint32_t most = random_between(random, 1, part->share.layers), moved = 1;
+	uint64_t bytes = 0;
+
+	for (uint32_t layer = part->share.layer_first; layer < end; layer += moved)
+		if (one_sided)
+			moved = write_unit(part, layer, most < end - layer ? most : end - layer,
+					   unit, &bytes);
+		else
+			bytes += place_unit(part, layer, unit, random);
+	return bytes;
+}
+
 /* All layers of a sender's share, unit by unit. In half of the cases a unit moves as soon as its
  * tokens are computed: then no later token may be in it. */
 static uint64_t move_part(struct part *part, uint32_t tokens, bool one_sided, uint64_t *random)
@@ -275,10 +337,8 @@ static uint64_t move_part(struct part *part, uint32_t tokens, bool one_sided, ui
 			drawn_compute(part->from, computed, until);
 			computed = until;
 		}
-		for (uint32_t layer = 0; layer < part->share.layers; layer++)
-			bytes += one_sided ? write_unit(part, part->share.layer_first + layer, unit)
-					   : place_unit(part, part->share.layer_first + layer, unit,
-							random);
+		if (part->share.layers)
+			bytes += move_unit(part, unit, one_sided, random);
 	}
 	cr_assert_eq(bytes, kvx_image_bytes(image) * part->share.layers);
 	return bytes;
@@ -382,6 +442,7 @@ Test(plan, every_byte_of_any_request_lands_where_it_belongs_and_no_other_changes
 		drawn_free(&request);
 	}
 	cr_assert_gt(joined, 20);
+	cr_assert_gt(layers_joined, 5);
 }
 
 /* Pieces of a size that does not divide a batch: each batch ends within one. */
