@@ -223,6 +223,7 @@ static int make_end(const struct plan *plan, const struct plan_pool *pool, uint3
 	geometry->blocks = pool->blocks ? pool->blocks : made->end.count;
 	for (uint32_t i = 0; i < pool->planes && i < KVX_PLANES_MAX; i++)
 		made->end.block_strides[i] = pool->block_stride;
+	made->end.layer_stride = pool->layer_stride;
 	made->end.blocks = make_table(made->end.count, plan->run);
 	return made->end.blocks ? 0 : plan_fail("out of memory for %u blocks", made->end.count);
 }

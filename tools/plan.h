@@ -16,7 +16,7 @@ struct plan_pool {
 	uint32_t head_first, heads, heads_total;
 	uint32_t planes, head_bytes, block_tokens;
 	uint32_t block_bytes, head_stride, token_stride; /* 0: packed */
-	uint32_t plane_stride;                           /* side by side in a block; 0: apart */
+	uint32_t plane_stride, layer_stride;             /* side by side in a block; 0: apart */
 	uint32_t block_stride;                           /* bytes from block to block; 0: packed */
 	uint32_t blocks;                                 /* 0: as many as the request takes */
 	uint32_t id;                                     /* the geometry's model */

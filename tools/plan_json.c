@@ -16,15 +16,15 @@ static json_t *geometry_json(const struct plan_end *end)
 	static const char *const layouts[] = {"WHOLE", "HND", "NHD"};
 	const struct kvx_geometry *geometry = &end->end.geometry;
 
-	return json_pack("{so, so, so, so, so, so, so, so, so, so, ss, ss}", "rank",
-			 number(end->rank), "layer_first", number(geometry->layer_first), "layers",
-			 number(geometry->layers), "planes",
-			 number(geometry->planes + geometry->extra_planes), "plane_stride",
-			 number(geometry->plane_stride), "heads", number(geometry->heads),
-			 "head_first", number(geometry->head_first), "heads_total",
-			 number(geometry->heads_total), "head_bytes", number(geometry->head_bytes),
-			 "block_tokens", number(geometry->block_tokens), "layout",
-			 layouts[geometry->layout], "dtype", geometry->dtype);
+	return json_pack(
+		"{so, so, so, so, so, so, so, so, so, so, so, ss, ss}", "rank", number(end->rank),
+		"layer_first", number(geometry->layer_first), "layers", number(geometry->layers),
+		"planes", number(geometry->planes + geometry->extra_planes), "plane_stride",
+		number(geometry->plane_stride), "layer_stride", number(end->end.layer_stride),
+		"heads", number(geometry->heads), "head_first", number(geometry->head_first),
+		"heads_total", number(geometry->heads_total), "head_bytes",
+		number(geometry->head_bytes), "block_tokens", number(geometry->block_tokens),
+		"layout", layouts[geometry->layout], "dtype", geometry->dtype);
 }
 
 /* Classes without pieces are left out. */
@@ -79,9 +79,10 @@ static json_t *request_json(const struct plan *plan, const struct kvx_plan_share
 
 	for (uint32_t i = 0; i < plan->rails; i++)
 		json_array_append_new(rails, number(share->rail_bytes[i] * layers));
-	return json_pack("{so, so, so, so}", "bytes", number(share->layer_bytes * layers), "units",
-			 number(share->units * layers), "slices", number(share->posted * layers),
-			 "rail_bytes", rails);
+	return json_pack("{so, so, so, so, so}", "bytes", number(share->layer_bytes * layers),
+			 "units", number(share->units * layers), "slices",
+			 number(share->posted * layers), "slices_together",
+			 number(share->posted_together), "rail_bytes", rails);
 }
 
 static json_t *sentences(const struct kvx_plan_report *report, uint32_t sender)
@@ -109,15 +110,15 @@ static json_t *sender_json(const struct plan *plan, uint32_t index)
 	kvx_plan_report_share(plan->report, index, &share);
 	for (uint32_t i = 0; i < share.planes; i++)
 		json_array_append_new(planes, plane_json(&share.plane[i]));
-	return json_pack("{so, so, so, so, so, so, so, so, so, ss, sf, sf, so, so, so}", "pool",
-			 number(plan->from[index].pool), "geometry",
-			 geometry_json(&plan->from[index]), "layer_first",
-			 number(share.layer_first), "layers", number(share.layers), "planes",
-			 planes, "joined_planes", number(share.joined), "chunk_tokens",
-			 number(share.chunk_tokens), "chunks", number(share.chunks), "runs",
-			 number(share.runs), "how", share.how, "direct_ns", share.direct_ns,
-			 "staged_ns", share.staged_ns, "layer", layer_json(plan, &share), "request",
-			 request_json(plan, &share), "explain", sentences(plan->report, index));
+	return json_pack(
+		"{so, so, so, so, so, so, so, so, so, so, ss, sf, sf, so, so, so}", "pool",
+		number(plan->from[index].pool), "geometry", geometry_json(&plan->from[index]),
+		"layer_first", number(share.layer_first), "layers", number(share.layers), "planes",
+		planes, "joined_planes", number(share.joined), "joined_layers",
+		number(share.layers_joined), "chunk_tokens", number(share.chunk_tokens), "chunks",
+		number(share.chunks), "runs", number(share.runs), "how", share.how, "direct_ns",
+		share.direct_ns, "staged_ns", share.staged_ns, "layer", layer_json(plan, &share),
+		"request", request_json(plan, &share), "explain", sentences(plan->report, index));
 }
 
 static void add_senders(const struct plan *plan, json_t *root)

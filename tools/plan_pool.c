@@ -154,6 +154,7 @@ static uint32_t *number_of(struct plan_pool *pool, const char *key)
 		{"head_stride", &pool->head_stride},
 		{"token_stride", &pool->token_stride},
 		{"plane_stride", &pool->plane_stride},
+		{"layer_stride", &pool->layer_stride},
 		{"block_stride", &pool->block_stride},
 		{"blocks", &pool->blocks},
 		{"id", &pool->id},
@@ -197,7 +198,8 @@ int plan_pool_set(const char *what, struct plan_pool *pool, const char *key, con
 	} else {
 		return plan_fail("%s: no key \"%s\": known are model, layers, heads, head, planes, "
 				 "tokens, layout, dtype, block, block_stride, head_stride, "
-				 "token_stride, plane_stride, blocks, extra, id, tp, pp, rank",
+				 "token_stride, plane_stride, layer_stride, blocks, extra, id, tp, "
+				 "pp, rank",
 				 what, key);
 	}
 	return good ? 0 : plan_fail("%s: %s=%s: must be %s", what, key, value, wanted);

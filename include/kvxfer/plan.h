@@ -31,6 +31,9 @@ struct kvx_plan_end {
 	uint64_t block_strides[KVX_PLANES_MAX]; /* bytes from block to block, of each plane; 0:
 						   packed. Without a plane_stride planes lie apart
 						   from each other */
+	uint32_t layer_stride;  /* bytes from layer to layer of a block that holds all layers of its
+				   planes, [block][layer][plane]; 0: layers lie apart. With several
+				   planes it takes a plane_stride */
 	const uint32_t *blocks; /* in the request's order; as many as its tokens fill */
 	uint32_t count;
 };
@@ -62,9 +65,10 @@ enum kvx_plan_reason {
 	KVX_PLAN_TOKENS, /* the other end's blocks hold fewer tokens */
 	KVX_PLAN_LAYOUT, /* the receiver orders heads and tokens the other way */
 	KVX_PLAN_GAPS,   /* a stride leaves bytes between blocks, heads or tokens */
+	KVX_PLAN_LAYERS, /* the next layer's part of the block is there */
 };
 
-/* "table", "heads", "tokens", "layout", "gaps". Static. */
+/* "table", "heads", "tokens", "layout", "gaps", "layers". Static. */
 const char *kvx_plan_reason_name(enum kvx_plan_reason reason);
 
 /* How one end holds what moves of a plane. */
@@ -100,6 +104,9 @@ struct kvx_plan_share {
 	struct kvx_plan_pieces slices, at_sender, at_receiver;
 	uint64_t posted; /* slices that leave in the end, of one layer: direct or out of buffers,
 			    with rails contiguous at the receiver too */
+	uint32_t layers_joined;      /* so many layers, which lie side by side at both ends, leave
+					together if they are ready together; 1: each leaves alone */
+	uint64_t posted_together;    /* slices of all layers that are ready at once */
 	double direct_ns, staged_ns; /* of the sender in one layer, by the cost model: slice by
 					slice, or gathered in a buffer first */
 	const char *how;             /* "direct", or "staged" where that is faster; as option

@@ -32,29 +32,62 @@ struct draft {
 
 const char *kvx_plan_reason_name(enum kvx_plan_reason reason)
 {
-	static const char *const names[] = {"table", "heads", "tokens", "layout", "gaps"};
+	static const char *const names[] = {"table", "heads", "tokens", "layout", "gaps", "layers"};
 
 	return (size_t)reason < sizeof(names) / sizeof(names[0]) ? names[reason] : "?";
 }
 
 /* --- what is asked for --- */
 
-static int check_strides(const char *what, const struct kvx_shape *shape, uint32_t blocks,
-			 uint64_t *strides)
+/* Of a block with one layer's first planes. */
+static uint64_t layer_bytes(const struct kvx_shape *shape)
 {
-	for (uint32_t i = 0; i < shape->planes; i++) {
-		uint32_t least = i < shape->abreast ? shape->abreast * shape->plane_stride
-						    : shape->plane[i].block_bytes;
+	return shape->abreast ? (uint64_t)shape->abreast * shape->plane_stride
+			      : shape->plane[0].block_bytes;
+}
+
+static int check_layer_stride(const char *what, const struct kvx_geometry *geometry,
+			      const struct kvx_described_end *end)
+{
+	uint64_t least = layer_bytes(&end->shape);
+	bool apart = geometry->planes > 1 && !geometry->plane_stride;
+
+	if (!end->layer_stride ||
+	    (end->layer_stride >= least && end->layer_stride % KVX_ALIGN == 0 && !apart))
+		return 0;
+	return kvx_fail(KVX_E_INVALID,
+			"%s: layer_stride %u: must be 0 where layers lie apart, else a multiple of "
+			"%u and at least the %llu bytes of a layer's planes, which have a "
+			"plane_stride if there are several",
+			what, end->layer_stride, KVX_ALIGN, (unsigned long long)least);
+}
+
+/* How far apart blocks of a plane lie at least. */
+static uint64_t least_stride(const struct kvx_described_end *end, uint32_t plane)
+{
+	const struct kvx_shape *shape = &end->shape;
+
+	if (plane && plane >= shape->abreast)
+		return shape->plane[plane].block_bytes;
+	return end->layer_stride ? (uint64_t)shape->layers * end->layer_stride : layer_bytes(shape);
+}
+
+static int check_strides(const char *what, uint32_t blocks, struct kvx_described_end *end)
+{
+	uint64_t *strides = end->strides;
+
+	for (uint32_t i = 0; i < end->shape.planes; i++) {
+		uint64_t least = least_stride(end, i);
 		if (!strides[i])
 			strides[i] = least;
 		if (strides[i] < least || strides[i] % KVX_ALIGN ||
 		    strides[i] > KVX_PLANE_BYTES_MAX / blocks)
 			return kvx_fail(KVX_E_INVALID,
-					"%s: plane %u: %u blocks of %u bytes, %llu apart: must be "
-					"at least so far apart, a multiple of %u, and no plane "
+					"%s: plane %u: %u blocks of %llu bytes, %llu apart: must "
+					"be at least so far apart, a multiple of %u, and no plane "
 					"larger than 2^48 bytes",
-					what, i, blocks, least, (unsigned long long)strides[i],
-					KVX_ALIGN);
+					what, i, blocks, (unsigned long long)least,
+					(unsigned long long)strides[i], KVX_ALIGN);
 	}
 	return 0;
 }
@@ -103,7 +136,10 @@ static int make_end(const char *what, const struct kvx_plan_end *given,
 	kvx_shape_of(geometry, &end->shape);
 	end->blocks = given->blocks;
 	memcpy(end->strides, given->block_strides, sizeof(end->strides));
-	error = check_strides(what, &end->shape, geometry->blocks, end->strides);
+	end->layer_stride = given->layer_stride;
+	error = check_layer_stride(what, geometry, end);
+	if (!error)
+		error = check_strides(what, geometry->blocks, end);
 	return error ? error : check_table(what, geometry, given->blocks, given->count);
 }
 

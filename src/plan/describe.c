@@ -156,6 +156,57 @@ static uint64_t count_gathered(const struct kvx_described *described,
 	return sum;
 }
 
+static uint64_t count_to_end(const struct kvx_plan *plan, struct kvx_cursor cursor,
+			     const struct ends *ends)
+{
+	struct kvx_slice slices[KVX_BATCH_SLICES_MAX];
+	uint64_t sum = 0;
+	uint32_t bytes;
+
+	for (uint32_t count; (count = kvx_cursor_fill(&cursor, plan, ends->sources, ends->targets,
+						      slices, &bytes));)
+		sum += count;
+	return sum;
+}
+
+/* How many layers leave together from the begin of a unit on. */
+static uint32_t joined_at(const struct kvx_described *described, const struct kvx_cursor *cursor)
+{
+	uint32_t bytes = described->plan.image.plane[0].chunk_bytes;
+	uint32_t layers = described->share.layers;
+
+	if (described->sender.layer_stride != bytes || described->receiver.layer_stride != bytes)
+		return 1;
+	uint32_t most = kvx_plan_join_most(&described->plan, cursor);
+	return most < layers ? most : layers;
+}
+
+/* Slices of all layers, as many at a time as leave together. */
+static void count_together(const struct kvx_described *described, const struct ends *ends,
+			   struct kvx_plan_share *share)
+{
+	const struct kvx_plan *plan = &described->plan;
+	struct kvx_cursor begin, cursor;
+
+	share->posted_together = 0;
+	for (uint32_t unit = 0; unit < plan->image.units; unit++) {
+		kvx_cursor_seek(&begin, plan, unit);
+		uint32_t most = joined_at(described, &begin), layers;
+		for (uint32_t left = share->layers; left; left -= layers) {
+			layers = most < left ? most : left;
+			cursor = begin;
+			if (layers > 1) {
+				kvx_cursor_join(&cursor, plan, layers);
+				share->posted_together += count_to_end(plan, cursor, ends);
+				kvx_cursor_seek_rest(&cursor, plan, unit);
+			}
+			share->posted_together += layers * count_to_end(plan, cursor, ends);
+		}
+		if (most > share->layers_joined)
+			share->layers_joined = most;
+	}
+}
+
 /* Where a batch's bytes land. */
 static void count_landings(const struct kvx_described *described, const struct ends *ends,
 			   uint32_t unit, uint64_t place, uint64_t end, uint64_t *lengths)
@@ -212,6 +263,9 @@ static struct kvx_plan_hold hold_of(const struct kvx_described *described,
 	else if (end->strides[plane] == (uint64_t)lay->chunks * moved->chunk_bytes &&
 		 lay->piece == moved->chunk_bytes)
 		reason = KVX_PLAN_TABLE;
+	else if (!plane && end->layer_stride == moved->chunk_bytes &&
+		 lay->piece == moved->chunk_bytes)
+		reason = KVX_PLAN_LAYERS;
 	return (struct kvx_plan_hold){lay->piece, reason};
 }
 
@@ -270,8 +324,13 @@ void kvx_describe_share(const struct kvx_described *described, uint64_t *lengths
 	count_pieces(lengths, &share->at_sender);
 	count_places(described, &ends, lengths);
 	count_pieces(lengths, &share->at_receiver);
-	if (cost.staged_ns < cost.direct_ns)
+	bool staged = cost.staged_ns < cost.direct_ns;
+	if (staged)
 		share->posted = count_gathered(described, one_sided ? ends.targets : NULL);
 	else
 		share->posted = one_sided ? share->slices.count : share->at_sender.count;
+	share->layers_joined = 1;
+	share->posted_together = share->posted * share->layers;
+	if (one_sided && !staged)
+		count_together(described, &ends, share);
 }

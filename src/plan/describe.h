@@ -17,6 +17,7 @@
 struct kvx_described_end {
 	struct kvx_shape shape;
 	uint64_t strides[KVX_PLANES_MAX];
+	uint32_t layer_stride; /* 0: layers lie apart */
 	const uint32_t *blocks;
 };
 

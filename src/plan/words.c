@@ -61,6 +61,9 @@ static void say_reason(struct writing *writing, const struct kvx_plan_share *sha
 		say(writing, "because it holds %s, the receiver %s", held->by_head ? "HND" : "NHD",
 		    held->by_head ? "NHD" : "HND");
 		break;
+	case KVX_PLAN_LAYERS:
+		say(writing, "and goes on with the next layer");
+		break;
 	default:
 		say(writing, "because its strides leave gaps");
 	}
@@ -115,6 +118,12 @@ static void say_cut(struct writing *writing, const struct kvx_plan_share *share)
 	    KVX_COST_PIECE, KVX_COST_COPY);
 	say(writing, "posted: %llu slice%s of a layer\n", (unsigned long long)share->posted,
 	    share->posted == 1 ? "" : "s");
+	if (share->layers_joined > 1)
+		say(writing,
+		    "layers: %u at a time if they are ready together, since they lie side by side "
+		    "at both ends: %llu slices of all %u\n",
+		    share->layers_joined, (unsigned long long)share->posted_together,
+		    share->layers);
 }
 
 size_t kvx_describe_words(const struct kvx_plan_share *share, const struct kvx_shape *sender,

@@ -36,6 +36,7 @@ static bool make_end(const struct plan_pool *pool, uint32_t tokens, struct kvx_p
 	end->geometry.blocks = pool->blocks ? pool->blocks : end->count;
 	for (uint32_t i = 0; i < KVX_PLANES_MAX; i++)
 		end->block_strides[i] = pool->block_stride;
+	end->layer_stride = pool->layer_stride;
 	return count && count <= BLOCKS_MAX && end->geometry.heads <= HEADS_MAX;
 }
 
@@ -53,6 +54,9 @@ static void look_at_report(const struct kvx_plan_report *report, uint32_t sender
 		fuzz_require(share.slices.min_bytes <= share.slices.median_bytes &&
 				     share.slices.median_bytes <= share.slices.max_bytes,
 			     "median of slices");
+		fuzz_require(share.layers_joined >= 1 &&
+				     share.posted_together <= share.posted * share.layers,
+			     "%llu slices together", (unsigned long long)share.posted_together);
 		fuzz_require(kvx_plan_report_explain(report, i, text, sizeof(text)), "no words");
 	}
 	fuzz_require(kvx_plan_report_share(report, senders, &share) == KVX_E_INVALID, "one more");
@@ -141,6 +145,9 @@ void fuzz_give_seeds(fuzz_take *take)
 			"layers=1,heads=2,head=8,planes=2,token_stride=32,layout=NHD");
 	GIVE("planes", "\0\40\0\0\0\0\0\0layers=1,heads=2,head=8,plane_stride=256\n"
 		       "layers=1,heads=2,head=8,plane_stride=256");
+	GIVE("layers",
+	     "\0\40\0\0\1\0\0\0layers=9,heads=2,head=8,plane_stride=256,"
+	     "layer_stride=512\nlayers=9,heads=2,head=8,plane_stride=256,layer_stride=512");
 	GIVE("json",
 	     "\1\40\0\0\0\0\0\0{\"layers\":2,\"heads\":\"8\",\"head\":64,\"extra\":[\"64\"]}\n"
 	     "layers=2,heads=8,head=64,extra=64,pp=2,rank=1\n"

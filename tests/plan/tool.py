@@ -39,6 +39,7 @@ def expect_sound(told):
     """Figures that say the same in two ways agree."""
     for sender in told["senders"]:
         layer, request, layers = sender["layer"], sender["request"], sender["layers"]
+        weights = told["request"]["rail_weights"]
         for ends in ("slices", "at_sender", "at_receiver"):
             pieces = layer[ends]
             assert sum(part["count"] for part in pieces["classes"]) == pieces["count"], pieces
@@ -49,12 +50,16 @@ def expect_sound(told):
         for what in ("bytes", "units"):
             assert request[what] == layers * layer[what]
         assert request["slices"] == layers * layer["posted"]
+        if sender["joined_layers"] == 1:
+            assert request["slices_together"] == request["slices"]
+        else:
+            assert sender["how"] == "direct" and weights
+            assert layers * layer["units"] < request["slices_together"]
         if sender["how"] == "direct":
             place = "slices" if told["request"]["rail_weights"] else "at_sender"
             assert layer["posted"] == layer[place]["count"]
         else:
             assert layer["units"] <= layer["posted"] < layer["slices"]["count"]
-        weights = told["request"]["rail_weights"]
         assert len(layer["rail_bytes"]) == len(weights)
         assert sum(layer["rail_bytes"]) == (layer["bytes"] if weights else 0)
         faster = "staged" if sender["staged_ns"] < sender["direct_ns"] else "direct"
@@ -199,6 +204,39 @@ def planes_side_by_side_at_both_ends_are_joined():
 
 
 @tap.case
+def layers_side_by_side_at_both_ends_leave_together():
+    """K and V of one head are 8 KiB of a block: 8 layers make 64."""
+    rank = f"{LLAMA},tp=8,plane_stride=4096"
+    beside = f"{rank},layer_stride=8192"
+
+    def told(receiver, sender, *arguments):
+        told = expect_sound(found(receiver, sender, "--table", "random", *arguments))["senders"][0]
+        return told["joined_layers"], told["request"]["slices"], told["request"]["slices_together"]
+
+    alone = 512 * LAYERS
+    # 511 blocks of 8 layers at a time, and the last one of each layer; two rails have two such.
+    assert told(beside, beside, "--rails", 1) == (8, alone, 511 * 10 + LAYERS)
+    assert told(beside, beside, "--rails", 2) == (8, alone, 510 * 10 + 2 * LAYERS)
+    # Not at both ends; where the receiver places the bytes; with gaps.
+    for ends in ((beside, rank), (rank, beside), (rank, rank)):
+        assert told(*ends, "--rails", 1) == (1, alone, alone)
+    assert told(beside, beside) == (1, alone, alone)
+    gaps = f"{rank},layer_stride=8196"
+    assert told(gaps, gaps, "--rails", 1) == (1, alone, alone)
+    # 12 layers: 8, then 4.
+    some = f"{beside},layers=12"
+    assert told(some, some, "--rails", 1) == (8, 512 * 12, 511 * 2 + 12)
+    # All layers of neighbours are one piece, up to what a batch holds.
+    some = f"{beside},layers=8"
+    held = found(some, some, "--rails", 1, "--table", "identity")["senders"][0]
+    assert held["request"]["slices_together"] == 511 * 8 * 8192 // (1 << 20) + 1 + 8
+    assert [end["ends_by"] for end in (held["planes"][0]["sender"], held["planes"][0]["receiver"])
+            ] == ["layers", "layers"]
+    assert held["geometry"]["layer_stride"] == 8192
+    assert any(line.startswith("layers: 8 at a time ") for line in held["explain"])
+
+
+@tap.case
 def rails_carry_bytes_by_their_weights():
     for rails, weights in (("4", [1, 1, 1, 1]), ("3,1", [3, 1]), ("1", [1])):
         told = expect_sound(found(LLAMA, LLAMA, "--rails", rails))
@@ -270,6 +308,21 @@ REFUSALS = {
     "all held": (LLAMA, LLAMA, ["--held", 512], "KVX_E_INVALID", "512 of its 512 blocks are held"),
     "strides that overlap": (
         LLAMA, f"{LLAMA},head_stride=4", [], "KVX_E_INVALID", "head_stride 4",
+    ),
+    "layers that overlap": (
+        LLAMA, f"{LLAMA},plane_stride=32768,layer_stride=65532", [],
+        "KVX_E_INVALID", "layer_stride 65532: must be 0",
+    ),
+    "layers of planes that lie apart": (
+        f"{LLAMA},layer_stride=65536", LLAMA, [], "KVX_E_INVALID", "have a plane_stride",
+    ),
+    "layers of no whole words": (
+        LLAMA, f"{LLAMA},plane_stride=32768,layer_stride=65538", [],
+        "KVX_E_INVALID", "a multiple of 4",
+    ),
+    "blocks that overlap": (
+        f"{LLAMA},plane_stride=32768,layer_stride=65536,block_stride=65536", LLAMA, [],
+        "KVX_E_INVALID", "blocks of 5242880 bytes, 65536 apart",
     ),
 }  # fmt: skip
 
