@@ -15,12 +15,12 @@ enum key { JSON = 0x100, LAYERS, TOKENS, OPENS, PAIRS, POOL_BYTES, OPTION, CORRU
 static const struct argp_option options[] = {
 	{"json", JSON, "FILE", 0, "write the figures as JSON too; -: to stdout, and nothing else",
 	 0},
-	{"layers", LAYERS, "N", 0, "layers of a request (default: open 64, tp and worst 80)", 0},
+	{"layers", LAYERS, "N", 0, "layers of a request (default: open 64, others 80)", 0},
 	{"tokens", TOKENS, "N", 0, "tokens of a request, a multiple of 16 (default 8192)", 0},
 	{"opens", OPENS, "N", 0, "open: how many are measured (default 500)", 0},
-	{"pairs", PAIRS, "N", 0, "tp, worst: turns of both (default 7)", 0},
+	{"pairs", PAIRS, "N", 0, "all but open: turns of both (default 7)", 0},
 	{"pool-bytes", POOL_BYTES, "SIZE", 0,
-	 "tp, worst: what requests rotate through at the receiver, at least (default 1G)", 0},
+	 "all but open: what requests rotate through at the receiver, at least (default 1G)", 0},
 	{"option", OPTION, "NAME=VALUE", 0, "an option of all engines; may be repeated", 0},
 	{"corrupt", CORRUPT, NULL, 0, "damage a byte at the receiver, to see that it is found", 0},
 	{0},
@@ -32,6 +32,7 @@ static const struct {
 } commands[] = {
 	{"open", kvx_unlike_open},
 	{"tp", kvx_unlike_tp},
+	{"layers", kvx_unlike_layers},
 	{"worst", kvx_unlike_worst},
 };
 
@@ -79,7 +80,7 @@ static void add_argument(struct kvx_unlike_settings *settings, const char *text,
 		if (strcmp(text, commands[i].name) == 0)
 			settings->command = commands[i].name;
 	if (!settings->command)
-		argp_error(state, "\"%s\" is not open, tp or worst", text);
+		argp_error(state, "\"%s\" is not open, tp, layers or worst", text);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -150,12 +151,13 @@ int main(int argc, char **argv)
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse,
-		.args_doc = "open|tp|worst TRANSPORT",
+		.args_doc = "open|tp|layers|worst TRANSPORT",
 		.doc = "Measures what it costs to move requests between pools that are not alike; "
 		       "all engines in one process, over loop, shm, tcp or verbs.\v"
 		       "open: grants and streams of 512 blocks. tp: one receiver of TP2 and two "
-		       "senders of TP4, and the other way, beside the matching TP. worst: NHD to "
-		       "HND in pieces of 128 bytes. SIZE takes K, M or G (1024).",
+		       "senders of TP4, and the other way, beside the matching TP. layers: all "
+		       "layers side by side in each block, beside layers apart. worst: NHD to HND "
+		       "in pieces of 128 bytes. SIZE takes K, M or G (1024).",
 	};
 	struct kvx_unlike_settings settings = {0};
 

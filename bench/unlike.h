@@ -19,7 +19,7 @@
 #define KVX_UNLIKE_EXPLAIN_MAX 1024u
 
 struct kvx_unlike_settings {
-	const char *command; /* "open", "tp", "worst" */
+	const char *command; /* "open", "tp", "layers", "worst" */
 	const char *transport;
 	const char *json;                                 /* path, "-" or NULL */
 	const char *option_names[KVX_UNLIKE_OPTIONS_MAX]; /* of the engines */
@@ -62,9 +62,11 @@ void kvx_unlike_fail(const char *format, ...) __attribute__((format(printf, 1, 2
 /* Zeroed; never NULL. */
 void *kvx_unlike_calloc(size_t count, size_t size);
 
-/* An end of that many slots of random blocks. staging: the engine's option, or NULL. */
+/* An end of that many slots of random blocks. staging: the engine's option, or NULL. together: so
+ * many neighbouring planes lie side by side in each block. */
 void kvx_unlike_end_open(struct kvx_unlike_end *end, const struct kvx_unlike_settings *settings,
-			 const char *staging, const struct kvx_geometry *geometry, uint32_t slots);
+			 const char *staging, const struct kvx_geometry *geometry, uint32_t slots,
+			 uint32_t together);
 void kvx_unlike_end_close(struct kvx_unlike_end *end);
 
 /* Lays the pool of pieces over the end, of the heads first .. first + heads - 1 of the model, and
@@ -91,6 +93,7 @@ json_t *kvx_unlike_spread(const struct kvx_samples *samples);
 /* The subcommands: print their table and append to rows. */
 void kvx_unlike_open(const struct kvx_unlike_settings *settings, json_t *rows);
 void kvx_unlike_tp(const struct kvx_unlike_settings *settings, json_t *rows);
+void kvx_unlike_layers(const struct kvx_unlike_settings *settings, json_t *rows);
 void kvx_unlike_worst(const struct kvx_unlike_settings *settings, json_t *rows);
 
 #endif

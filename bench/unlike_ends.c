@@ -71,36 +71,40 @@ static uint32_t block_bytes(const struct kvx_geometry *geometry)
 	return geometry->block_tokens * geometry->heads * geometry->head_bytes;
 }
 
-/* Planes lie one after another, packed. */
+/* Packed. together: so many neighbouring planes lie side by side in each block. */
 static struct kvx_pool *lay_pool(struct kvx_engine *engine, struct kvx_region *region,
-				 const struct kvx_geometry *geometry, uint64_t plane_bytes)
+				 const struct kvx_geometry *geometry, uint64_t bytes,
+				 uint32_t together)
 {
 	uint32_t count = geometry->layers * geometry->planes;
+	uint64_t stride = bytes * together;
 	struct kvx_tensor *tensors = kvx_unlike_calloc(count, sizeof(*tensors));
 	struct kvx_pool *pool;
 
 	for (uint32_t i = 0; i < count; i++)
-		tensors[i] = (struct kvx_tensor){.region = region, .offset = i * plane_bytes};
+		tensors[i] = (struct kvx_tensor){
+			.region = region,
+			.offset = i / together * stride * geometry->blocks + i % together * bytes,
+			.block_stride = stride};
 	kvx_unlike_check(kvx_pool_open(engine, geometry, tensors, &pool), "pool");
 	free(tensors);
 	return pool;
 }
 
 void kvx_unlike_end_open(struct kvx_unlike_end *end, const struct kvx_unlike_settings *settings,
-			 const char *staging, const struct kvx_geometry *geometry, uint32_t slots)
+			 const char *staging, const struct kvx_geometry *geometry, uint32_t slots,
+			 uint32_t together)
 {
 	const struct kvx_blocktable_spec random = {.run = 1};
 	static uint64_t seed = SEED; /* no two ends have the same table */
-	uint64_t plane_bytes = (uint64_t)geometry->blocks * block_bytes(geometry);
+	uint64_t bytes = (uint64_t)geometry->blocks * block_bytes(geometry) * geometry->layers *
+			 geometry->planes;
 
 	*end = (struct kvx_unlike_end){.geometry = *geometry, .slots = slots};
 	end->engine = open_engine(settings, staging);
 	end->count = geometry->blocks / slots;
-	kvx_unlike_check(kvx_region_alloc(end->engine,
-					  plane_bytes * geometry->layers * geometry->planes,
-					  &end->region),
-			 "region");
-	end->pool = lay_pool(end->engine, end->region, geometry, plane_bytes);
+	kvx_unlike_check(kvx_region_alloc(end->engine, bytes, &end->region), "region");
+	end->pool = lay_pool(end->engine, end->region, geometry, block_bytes(geometry), together);
 	end->table = kvx_blocktable_make(&random, seed++, geometry->blocks);
 	if (!end->table)
 		kvx_unlike_fail("out of memory for a table of %u blocks", geometry->blocks);
@@ -135,8 +139,7 @@ void kvx_unlike_end_cut(struct kvx_unlike_end *end, uint32_t first, uint32_t hea
 		.block_bytes = geometry->head_bytes,
 	};
 
-	end->piece_pool = lay_pool(end->engine, end->region, &pieces,
-				   (uint64_t)geometry->blocks * block_bytes(geometry));
+	end->piece_pool = lay_pool(end->engine, end->region, &pieces, pieces.block_bytes, 1);
 	end->piece_count = end->count * geometry->block_tokens * heads;
 	end->piece_table =
 		kvx_unlike_calloc((size_t)end->piece_count * end->slots, sizeof(*end->piece_table));

@@ -73,12 +73,19 @@ static uint32_t slots_of(const struct kvx_unlike_settings *settings,
 	return (uint32_t)((or_default(settings->pool_bytes, POOL_BYTES) + bytes - 1) / bytes);
 }
 
-static void open_end(struct kvx_unlike_end *end, const struct kvx_unlike_settings *settings,
-		     const char *staging, struct kvx_geometry geometry, uint32_t slots)
+static void open_beside(struct kvx_unlike_end *end, const struct kvx_unlike_settings *settings,
+			const char *staging, struct kvx_geometry geometry, uint32_t slots,
+			uint32_t together)
 {
 	geometry.blocks =
 		(uint32_t)(or_default(settings->tokens, TOKENS) / KVX_UNLIKE_BLOCK_TOKENS * slots);
-	kvx_unlike_end_open(end, settings, staging, &geometry, slots);
+	kvx_unlike_end_open(end, settings, staging, &geometry, slots, together);
+}
+
+static void open_end(struct kvx_unlike_end *end, const struct kvx_unlike_settings *settings,
+		     const char *staging, struct kvx_geometry geometry, uint32_t slots)
+{
+	open_beside(end, settings, staging, geometry, slots, 1);
 }
 
 /* All its requests once. Returns 10^9 bytes per second. */
@@ -248,6 +255,30 @@ void kvx_unlike_tp(const struct kvx_unlike_settings *settings, json_t *rows)
 {
 	gather_heads(settings, rows);
 	scatter_heads(settings, rows);
+}
+
+/* A rank of eight has one head: 8 KiB of a block, with K and V, in each layer. */
+void kvx_unlike_layers(const struct kvx_unlike_settings *settings, json_t *rows)
+{
+	struct kvx_unlike_end ends[2][2]; /* layers side by side, or apart; sender, receiver */
+	struct kvx_geometry rank = rank_of(settings, KVX_LAYOUT_HND, HEADS, 0);
+	uint32_t slots = slots_of(settings, &rank), together = rank.planes * rank.layers;
+
+	for (uint32_t i = 0; i < 2; i++) {
+		for (uint32_t k = 0; k < 2; k++)
+			open_beside(&ends[i][k], settings, NULL, rank, slots,
+				    i ? rank.planes : together);
+		kvx_unlike_end_fill(&ends[i][0]);
+	}
+	const struct comparison comparison = {
+		.name = "all layers in a block",
+		.beside = "one layer in a block",
+		.way = {.receiver = &ends[0][1], .senders = {&ends[0][0]}, .sender_count = 1},
+		.other = {.receiver = &ends[1][1], .senders = {&ends[1][0]}, .sender_count = 1},
+	};
+	compare(settings, &comparison, rows);
+	for (uint32_t i = 0; i < 4; i++)
+		kvx_unlike_end_close(&ends[i / 2][i % 2]);
 }
 
 /* One sender of TP2 in NHD, one receiver of TP4 in HND. */

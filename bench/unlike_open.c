@@ -62,7 +62,7 @@ static void open_end(struct kvx_unlike_end *end, const struct kvx_unlike_setting
 		.head_bytes = HEAD_BYTES,
 	};
 
-	kvx_unlike_end_open(end, settings, NULL, &geometry, 1);
+	kvx_unlike_end_open(end, settings, NULL, &geometry, 1, 1);
 	end->count = count;
 }
 

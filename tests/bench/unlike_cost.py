@@ -97,7 +97,19 @@ def the_worst_case_is_measured_beside_a_slice_for_each_piece(transport):
     assert rows[1]["slices"] == pieces > rows[2]["slices"], rows
 
 
-@tap.cases_for(["open", "tp", "worst"])
+@tap.cases_for(["loop", "shm", "tcp", "verbs"])
+def layers_side_by_side_are_measured_beside_layers_apart(transport):
+    row, = rows_of("layers", transport)
+    assert (row["name"], row["beside"]) == ("all layers in a block", "one layer in a block"), row
+    assert row["verified_bytes"] == row["requests"] * HEAD >= 4 << 20, row
+    # Neighbours are rare in random tables.
+    alone = LAYERS * TOKENS // 16
+    assert 0.8 * alone < row["beside_slices"] <= alone, row
+    assert (row["slices"] < 0.7 * alone) == (transport == "verbs"), row
+    assert is_spread(row["ratio"]), row
+
+
+@tap.cases_for(["open", "tp", "layers", "worst"])
 def damaged_bytes_are_found(command):
     out, said = unlike_cost(command, "loop", *SMALL, "--corrupt", status=1)
     assert "1 of " in said and "bytes are wrong" in said, said
