@@ -31,11 +31,11 @@ struct kvx_plan_end {
 	uint64_t block_strides[KVX_PLANES_MAX]; /* bytes from block to block, of each plane; 0:
 						   packed. Without a plane_stride planes lie apart
 						   from each other */
-	uint32_t layer_stride;  /* bytes from layer to layer of a block that holds all layers of its
-				   planes, [block][layer][plane]; 0: layers lie apart. With several
-				   planes it takes a plane_stride */
 	const uint32_t *blocks; /* in the request's order; as many as its tokens fill */
 	uint32_t count;
+	uint32_t layer_stride; /* bytes from layer to layer of a block that holds all layers,
+				  [block][layer][plane]; 0: layers lie apart. With several planes
+				  it takes a plane_stride */
 };
 
 struct kvx_plan_request {
