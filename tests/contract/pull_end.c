@@ -22,7 +22,7 @@
 #define MARK 0xa5
 
 static const struct kvx_geometry geometry = {
-	.layers = 8, .planes = 2, .blocks = ROUNDS * BLOCKS, .block_bytes = 4096};
+	.layers = 8, .planes = 2, .blocks = FRESH_ROUNDS * BLOCKS, .block_bytes = 4096};
 
 static const char *const options[] = {"heartbeat_ms=200", "connect_timeout_ms=500",
 				      "unit_bytes=16384", "drain_ms=20", NULL};
@@ -395,6 +395,7 @@ static void expect_nothing_late(struct pair *pair)
 
 static void run_endings(const struct way *way, enum ending ending)
 {
+	struct kvx_geometry larger = geometry;
 	uint64_t random = random_seed();
 	struct pair pair;
 
@@ -403,7 +404,8 @@ static void run_endings(const struct way *way, enum ending ending)
 		give_up(&pair, round, ending, &random);
 		pair_close(&pair);
 	}
-	pair_open(&pair, way, &geometry, options);
+	larger.blocks = ROUNDS * BLOCKS;
+	pair_open(&pair, way, &larger, options);
 	for (uint32_t round = 0; round < ROUNDS; round++)
 		give_up(&pair, round, ending, &random);
 	expect_nothing_late(&pair);
