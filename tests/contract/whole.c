@@ -57,6 +57,20 @@ EACH_WAY_TEST(contract_1__a_whole_layer_is_right_in_plain_memory_with_strides)
 	pair_close(&pair);
 }
 
+/* Over one-sided transports several layers leave together. */
+EACH_WAY_TEST(contract_1__a_whole_layer_is_right_where_layers_lie_side_by_side)
+{
+	uint32_t tensors = geometry.layers * geometry.planes;
+	struct pair pair;
+
+	pair_open_engines(&pair, way, options);
+	pair.geometry = geometry;
+	pair.from = pool_interleaved(pair.sender, &geometry, tensors);
+	pair.to = pool_interleaved(pair.receiver, &geometry, tensors);
+	run_requests(&pair, TABLE_RANDOM);
+	pair_close(&pair);
+}
+
 #define AT_ONCE 6u
 
 EACH_WAY_TEST(contract_1__whole_layers_of_requests_side_by_side_are_right)
