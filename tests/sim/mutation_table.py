@@ -99,4 +99,7 @@ MUTATIONS = [
     mutation("the rest of a layer that left with others is another unit's", POST,
              "kvx_cursor_seek_rest(&rail->cursor, &rail->stream->plan, rail->unit);",
              "kvx_cursor_seek_rest(&rail->cursor, &rail->stream->plan, 0);"),
+    mutation("layers that left together are not posted again when their rail fails", UNITS,
+             "take_unit(stream, layer + joined, unit, rail);",
+             "take_unit(stream, layer + joined, unit, rail + 1);"),
 ]
