@@ -6,6 +6,15 @@ import lab
 import tap
 
 
+def boot(make=lab.Lab):
+    """An emulated machine hangs now and then before it has said a word: once more, then."""
+    try:
+        return make().start()
+    except lab.Hung as error:
+        print("#", str(error).splitlines()[0], "Once more.", flush=True)
+    return make().start()
+
+
 class Shared:
     """The first case begins it; if it does not come up, no other tries again."""
 
@@ -17,7 +26,7 @@ class Shared:
             raise self.failure
         if not self.lab:
             try:
-                self.lab = lab.Lab().start()
+                self.lab = boot()
             except lab.CannotRun as reason:
                 self.failure = tap.Skip(str(reason))
                 raise self.failure from reason

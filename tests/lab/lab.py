@@ -42,6 +42,10 @@ class LabError(Exception):
     """The lab itself failed: a machine ended, or does not answer."""
 
 
+class Hung(LabError):
+    """A machine has not come up in time, and did not say why."""
+
+
 def address(node, network):
     """Of an interface: rail0, rail1 or mgmt."""
     return f"10.77.{NETWORKS[network]}.{node + 1}"
@@ -290,8 +294,9 @@ class Node:
         if not self.ready.is_set() or self.ended:
             self.console.flush()
             said = pathlib.Path(self.console.name).read_text(errors="replace")
-            state = "ended" if self.ended else "did not get"
-            raise LabError(f"node {self.number} {state} up:\n" + said[-4000:])
+            if self.ended:
+                raise LabError(f"node {self.number} ended:\n" + said[-4000:])
+            raise Hung(f"node {self.number} did not get up:\n" + said[-4000:])
         self.monitor.ask("qmp_capabilities")
 
     def pause(self):

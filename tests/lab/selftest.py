@@ -239,6 +239,31 @@ def start_run(folder, *arguments):
 
 
 @tap.case
+def machines_that_hang_are_started_once_more():
+    class Machines:
+        """So many of the next starts hang, or end."""
+
+        hang, started, error = 0, 0, lab.Hung
+
+        def start(self):
+            Machines.started += 1
+            if Machines.hang >= Machines.started:
+                raise Machines.error("node 0 did not get up:\n")
+            return self
+
+    Machines.hang = 1
+    assert isinstance(common.boot(Machines), Machines) and Machines.started == 2
+    for hang, error, started in ((2, lab.Hung, 2), (1, lab.LabError, 1)):
+        Machines.hang, Machines.error, Machines.started = hang, error, 0
+        try:
+            common.boot(Machines)
+        except lab.LabError:
+            equal(Machines.started, started)
+        else:
+            raise AssertionError("nobody learns of it")
+
+
+@tap.case
 def run_shows_both_and_keeps_what_they_wrote():
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as output:
         run = start_run(folder, "--output", output,
