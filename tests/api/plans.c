@@ -418,18 +418,11 @@ static void run_trials(const struct way *way, uint32_t count)
 		run_trials(&(struct way){transport, caller}, count);                     \
 	}
 
-/* Under a sanitizer a draw takes many times as long. */
-#ifdef SANITIZED
-#define MANY 900
-#else
-#define MANY 3000
-#endif
-
-DRAWS_TEST(loop, "loop", false, MANY)
-DRAWS_TEST(loop_caller, "loop", true, MANY)
-DRAWS_TEST(shm, "shm", false, 500)
-DRAWS_TEST(shm_caller, "shm", true, 500)
-DRAWS_TEST(tcp, "tcp", false, 500)
-DRAWS_TEST(tcp_caller, "tcp", true, 500)
-DRAWS_TEST(verbs, "verbs", false, 300)
-DRAWS_TEST(verbs_caller, "verbs", true, 300)
+DRAWS_TEST(loop, "loop", false, REPEATED(3000))
+DRAWS_TEST(loop_caller, "loop", true, REPEATED(3000))
+DRAWS_TEST(shm, "shm", false, REPEATED(500))
+DRAWS_TEST(shm_caller, "shm", true, REPEATED(500))
+DRAWS_TEST(tcp, "tcp", false, REPEATED(500))
+DRAWS_TEST(tcp_caller, "tcp", true, REPEATED(500))
+DRAWS_TEST(verbs, "verbs", false, REPEATED(300))
+DRAWS_TEST(verbs_caller, "verbs", true, REPEATED(300))

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define ROUNDS 120u
+#define ROUNDS REPEATED(120u)
 #define ROUND_BLOCKS 8u
 #define MARK 0xa5
 

@@ -17,7 +17,7 @@
 #define HEARTBEAT_MS 200
 #define SLACK_MS 1500
 #define BLOCKS 8u
-#define ROUNDS 40u
+#define ROUNDS REPEATED(40u)
 #define FRESH_ROUNDS 10u
 #define MARK 0xa5
 

@@ -462,7 +462,7 @@ EACH_WAY_TEST(contract_5__one_of_four_that_restarts_needs_a_new_grant)
 
 /* --- no late byte --- */
 
-#define ROUNDS 60u
+#define ROUNDS REPEATED(60u)
 #define ROUND_BLOCKS 8u
 #define MARK 0xa5
 

@@ -19,6 +19,13 @@
 #define THREAD_SANITIZED
 #endif
 
+/* How often something is repeated: each time takes a sanitizer several times as long. */
+#ifdef SANITIZED
+#define REPEATED(count) ((count) / 3)
+#else
+#define REPEATED(count) (count)
+#endif
+
 /* In a test that forks, while it has threads. */
 #ifdef THREAD_SANITIZED
 #define SKIP_FORKS() \
