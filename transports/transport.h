@@ -77,6 +77,10 @@ struct kvx_permit {
  * place is where the first begins there, in bytes. Batches of a unit are posted on one rail
  * in order, and a rail carries no batch of another unit between them, unless the unit is
  * given up.
+ *
+ * One-sided, slices name their own targets, and a batch that is not the last of its unit may hold
+ * bytes of other units of the flow too, whose last batches come later on the same rail. A unit
+ * counts as arrived when all that was posted on its rail before its end has arrived.
  */
 struct kvx_batch {
 	struct kvx_unit unit;

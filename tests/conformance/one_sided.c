@@ -376,6 +376,46 @@ static void reader_open(struct pair *pair, struct source *reader)
 }
 
 /* More reads than a queue pair may have outstanding. */
+#define TOGETHER 8u
+#define BEGIN_BYTES 60000u
+#define WHOLE_BYTES 64000u
+
+/* The begin of a unit leaves as a part of unit 0. */
+static void post_begin(struct pair *pair, struct source *source, uint32_t unit)
+{
+	struct kvx_slice slice = {.local = source->memory.address + (size_t)unit * 100,
+				  .memory = &source->memory,
+				  .length = BEGIN_BYTES,
+				  .offset = (uint64_t)unit * UNIT_BYTES};
+	struct kvx_batch batch = {.unit = {.imm = 0, .generation = pair->to.generation},
+				  .bytes = slice.length,
+				  .count = 1,
+				  .slices = &slice,
+				  .flow = &source->flow};
+
+	PUMP_UNTIL(&pair->from, &pair->to, pair->from.ops->post(pair->out, 0, &batch));
+	memcpy(pair->expected + slice.offset, slice.local, slice.length);
+	pair->posted[unit] = slice.length;
+}
+
+ONE_SIDED_TEST(units_that_leave_together_have_landed_when_they_are_counted)
+{
+	struct pair pair;
+
+	pair_open(&pair, transport, NULL, 14);
+	struct source *source = &pair.sources[0];
+	for (uint32_t unit = 0; unit < TOGETHER; unit++)
+		post_begin(&pair, source, unit);
+	for (uint32_t unit = 0; unit < TOGETHER; unit++) {
+		while (pair.posted[unit] < WHOLE_BYTES)
+			PUMP_UNTIL(&pair.from, &pair.to,
+				   post_from(&pair, 0, unit, source, WHOLE_BYTES));
+		check_whole(&pair, unit);
+	}
+	check_alive(&pair);
+	pair_close(&pair);
+}
+
 ONE_SIDED_TEST(read_batches_land_in_the_readers_memory)
 {
 	const uint32_t reads = 200, bytes = 4000;
