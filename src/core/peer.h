@@ -28,7 +28,7 @@ struct kvx_rail {
 };
 
 /* post.c: gives up a unit of the layer if the rail carries one. */
-void kvx_rail_give_up(struct kvx_rail *rail, const struct kvx_stream *stream, uint32_t layer);
+void kvx_rail_give_up(struct kvx_rail *rail, struct kvx_stream *stream, uint32_t layer);
 
 /* The receiving end of a rail: the unit under way, and where its next byte must begin. */
 struct kvx_rail_arrival {

@@ -67,7 +67,7 @@ static void begin_rest(struct kvx_rail *rail)
 	kvx_cursor_seek_rest(&rail->cursor, &rail->stream->plan, rail->unit);
 }
 
-/* A unit is through, or given up: the next layer's is next that left with it. */
+/* A unit is through: the next layer's is next that left with it. */
 static void end_unit(struct kvx_rail *rail)
 {
 	if (!--rail->layers) {
@@ -79,10 +79,18 @@ static void end_unit(struct kvx_rail *rail)
 	begin_rest(rail);
 }
 
-void kvx_rail_give_up(struct kvx_rail *rail, const struct kvx_stream *stream, uint32_t layer)
+/* Nothing more is read of that layer. Others that leave with it, which only a receiver that lies
+ * can bring about, are posted again. */
+void kvx_rail_give_up(struct kvx_rail *rail, struct kvx_stream *stream, uint32_t layer)
 {
-	if (rail->stream == stream && rail->layer == layer && !rail->joined)
-		end_unit(rail);
+	if (rail->stream != stream || layer - rail->layer >= rail->layers)
+		return;
+	rail->stream = NULL;
+	for (uint32_t other = rail->layer; other < rail->layer + rail->layers; other++)
+		if (other != layer)
+			kvx_stream_post_again(stream, other, rail->unit);
+	if (rail->layers > 1)
+		kvx_stream_activate(stream);
 }
 
 /* Gives an idle rail the next unit of the stream whose turn it is; NULL: there is none. */

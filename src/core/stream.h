@@ -196,6 +196,9 @@ bool kvx_stream_next_unit(struct kvx_stream *stream, uint32_t rail, uint32_t *la
 uint32_t kvx_stream_join_layers(struct kvx_stream *stream, uint32_t rail, uint32_t layer,
 				uint32_t unit, uint32_t most);
 
+/* A unit that is taken is to be posted again; what was posted of it may be under way. */
+void kvx_stream_post_again(struct kvx_stream *stream, uint32_t layer, uint32_t unit);
+
 /* Some rail has units to post. */
 bool kvx_stream_pending(const struct kvx_stream *stream);
 

@@ -192,6 +192,16 @@ bool kvx_stream_pending(const struct kvx_stream *stream)
 	return false;
 }
 
+void kvx_stream_post_again(struct kvx_stream *stream, uint32_t layer, uint32_t unit)
+{
+	uint64_t bit = UINT64_C(1) << (layer % 64);
+
+	kvx_stream_posted(stream, layer)->bits &= ~(UINT64_C(1) << unit);
+	stream->pending[layer / 64] |= bit;
+	stream->resent[layer / 64] |= bit;
+	kvx_count(stream->transfer.engine, units_resent, 1);
+}
+
 static void layer_lost(struct kvx_stream *stream, uint32_t layer, uint32_t rail)
 {
 	struct kvx_posted *posted = kvx_stream_posted(stream, layer);
@@ -200,14 +210,9 @@ static void layer_lost(struct kvx_stream *stream, uint32_t layer, uint32_t rail)
 	if (!posted->bits || kvx_transfer_layer_done(&stream->transfer, layer) ||
 	    stream->held[layer / 64] & bit)
 		return;
-	for (uint32_t unit = 0; unit < stream->units; unit++) {
-		if (!(posted->bits >> unit & 1) || posted->rail[unit] != rail)
-			continue;
-		posted->bits &= ~(UINT64_C(1) << unit);
-		stream->pending[layer / 64] |= bit;
-		stream->resent[layer / 64] |= bit;
-		kvx_count(stream->transfer.engine, units_resent, 1);
-	}
+	for (uint32_t unit = 0; unit < stream->units; unit++)
+		if (posted->bits >> unit & 1 && posted->rail[unit] == rail)
+			kvx_stream_post_again(stream, layer, unit);
 }
 
 void kvx_stream_rail_lost(struct kvx_stream *stream, uint32_t rail)

@@ -68,7 +68,7 @@ MUTATIONS = [
     mutation("a slot is not given back", GRANT,
              "	use(grant, -1);\n	give_slot_back(grant);", "	use(grant, -1);"),
     mutation("the units of a lost rail are not sent again", UNITS,
-             "posted->bits &= ~(UINT64_C(1) << unit);", ";"),
+             "kvx_stream_posted(stream, layer)->bits &= ~(UINT64_C(1) << unit);", ";"),
     mutation("a delivered layer is sent again", SENDING,
              "stream->pending[layer / 64] &= ~(UINT64_C(1) << (layer % 64));", ";"),
     mutation("a layer that is told twice is sent twice", SENDING,
