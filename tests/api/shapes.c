@@ -144,13 +144,23 @@ static void open_over_all_layers(struct pair *pair, const struct way *way,
 	pair->to = pool_interleaved(pair->receiver, geometry, tensors);
 }
 
-static uint64_t slices_of(struct pair *pair, const struct request *request)
+/* Of a request of all blocks, whose layers become ready at once. */
+static uint64_t slices_over_all_layers(const struct way *way, const struct kvx_geometry *geometry,
+				       uint32_t *units)
 {
 	struct kvx_stats before, after;
+	struct request request;
+	struct pair pair;
 
-	kvx_engine_stats(pair->sender, &before);
-	request_run((struct request *)request);
-	kvx_engine_stats(pair->sender, &after);
+	open_over_all_layers(&pair, way, geometry);
+	kvx_engine_stats(pair.sender, &before);
+	request_open(&request, &pair, 1, 0, geometry->blocks, TABLE_IDENTITY);
+	request_run(&request);
+	*units = request_units(&request, 1);
+	kvx_engine_stats(pair.sender, &after);
+	request_close(&request);
+	pair_expect_works(&pair, 2);
+	pair_close(&pair);
 	return after.slices_sent - before.slices_sent;
 }
 
@@ -161,17 +171,10 @@ EACH_WAY_TEST(layers_side_by_side_that_are_ready_together_leave_together)
 	const struct kvx_geometry geometry = {
 		.layers = 8, .planes = 2, .blocks = 60, .block_bytes = 2048};
 	bool one_sided = strcmp(way->transport, "verbs") == 0;
-	struct request request;
-	struct pair pair;
+	uint32_t units;
+	uint64_t slices = slices_over_all_layers(way, &geometry, &units);
 
-	open_over_all_layers(&pair, way, &geometry);
-	request_open(&request, &pair, 1, 0, 60, TABLE_IDENTITY);
-	uint64_t slices = slices_of(&pair, &request);
-	uint32_t units = request_units(&request, 1);
 	cr_assert_eq(slices, one_sided ? units * (1 + 8) : 8 * 60, "%lu", slices);
-	request_close(&request);
-	pair_expect_works(&pair, 2);
-	pair_close(&pair);
 }
 
 /* Slices of 64 KiB are long enough: the first layers do not wait for the last ones. */
@@ -180,17 +183,11 @@ EACH_WAY_TEST(so_many_layers_leave_together_as_make_slices_of_64_kib)
 	const struct kvx_geometry geometry = {
 		.layers = 12, .planes = 2, .blocks = 40, .block_bytes = 5 << 10};
 	bool one_sided = strcmp(way->transport, "verbs") == 0;
-	struct request request;
-	struct pair pair;
+	uint32_t units;
+	uint64_t slices = slices_over_all_layers(way, &geometry, &units);
 
-	open_over_all_layers(&pair, way, &geometry);
-	request_open(&request, &pair, 1, 0, 40, TABLE_IDENTITY);
-	uint64_t slices = slices_of(&pair, &request);
-	uint32_t units = request_units(&request, 1);
 	/* 7 layers, then the other 5: the blocks of neither follow each other. */
 	cr_assert_eq(slices, one_sided ? 2 * (40 - units) + 12 * units : 12 * 40, "%lu", slices);
-	request_close(&request);
-	pair_close(&pair);
 }
 
 /* Takes the bytes of the second half of a layer's blocks away, or gives them back. */
